@@ -1,0 +1,343 @@
+//! Environment and arguments to a typed configuration: the only place that reads either.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt::{self, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use tracing::level_filters::LevelFilter;
+
+/// One setting: its variable, what it is where the variable is not set, what it is for, and
+/// whether a value will do.
+struct Setting {
+    name: &'static str,
+    default: &'static str,
+    help: &'static str,
+    check: fn(&str) -> Result<(), String>,
+}
+
+macro_rules! settings {
+    ($($name:literal $default:literal $parse:ident $help:literal;)*) => {
+        &[$(Setting { name: $name, default: $default, help: $help, check: |text| $parse(text).map(drop) }),*]
+    };
+}
+
+/// Every setting there is. No name may look like the variables that Kubernetes adds for services
+/// (`…_PORT`, `…_SERVICE_HOST`): a test holds that.
+const SETTINGS: &[Setting] = settings! {
+    "LISTEN_ADDR" "127.0.0.1:8080" listen_address "address and port to serve on; port 0 takes a free one";
+    "LISTEN_STDIN" "0" switch "1: serve on the listening socket that is standard input, whatever LISTEN_ADDR says";
+    "DATA_DIR" "./data" folder "folder of the embedded store";
+    "LOG_LEVEL" "info" log_level "off, error, warn, info, debug or trace";
+    "LOG_FORMAT" "text" log_format "text or json";
+    "MAX_CONNECTIONS" "auto" connections "connections at once; auto: what the descriptor limit leaves room for, up to 4096";
+    "HEAD_TIMEOUT" "10s" timeout "time to send a request's head";
+    "BODY_TIMEOUT" "30s" timeout "time to send a request's body";
+    "HANDLE_TIMEOUT" "30s" timeout "time to handle a request";
+    "WRITE_TIMEOUT" "30s" timeout "time to take an answer";
+    "IDLE_TIMEOUT" "60s" timeout "time a connection may be silent before a request";
+    "DRAIN_TIMEOUT" "10s" timeout "time to finish what is in flight when the service stops";
+};
+
+/// Most connections at once, whatever the descriptor limit: each may hold a body and two buffers,
+/// so that this bounds memory.
+pub const CONNECTIONS_MAX: usize = 4096;
+
+/// Shortest timeout: zero would refuse everything.
+const TIMEOUT_MIN: Duration = Duration::from_millis(1);
+/// Longest timeout: beyond a day it is a mistake.
+const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What the command line asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Serve, as configured by the environment.
+    Serve,
+    /// Print the settings and end.
+    Help,
+    /// Print the version and end.
+    Version,
+}
+
+impl Command {
+    /// Reads the arguments of the process.
+    ///
+    /// # Errors
+    /// The first argument that is not known.
+    pub fn from_args() -> Result<Self, String> {
+        Self::parse(std::env::args_os().skip(1))
+    }
+
+    fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Self, String> {
+        let command = match arguments.next().as_ref().map(|argument| argument.to_string_lossy()) {
+            None => return Ok(Self::Serve),
+            Some(Cow::Borrowed("--help" | "-h")) => Self::Help,
+            Some(Cow::Borrowed("--version" | "-V")) => Self::Version,
+            Some(other) => {
+                return Err(format!("unknown argument {other}: settings are environment variables, see --help"));
+            }
+        };
+        Ok(command)
+    }
+}
+
+/// Where connections come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listen {
+    /// An address to bind.
+    Address(SocketAddr),
+    /// The listening socket that is standard input.
+    Stdin,
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// The bounds on what a connection may take.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// From the first byte of a request to the end of its head.
+    pub head: Duration,
+    /// From the head to the end of the body.
+    pub body: Duration,
+    /// From the whole request to its answer.
+    pub handle: Duration,
+    /// From the answer to its last byte being taken.
+    pub write: Duration,
+    /// Silence before a request.
+    pub idle: Duration,
+    /// From the order to stop to the end.
+    pub drain: Duration,
+}
+
+/// The service's configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where to serve.
+    pub listen: Listen,
+    /// Where the embedded store is.
+    pub data_dir: PathBuf,
+    /// What is logged.
+    pub log_level: LevelFilter,
+    /// How it is logged.
+    pub log_format: LogFormat,
+    /// Connections at once; `None`: derived from the descriptor limit.
+    pub connections: Option<usize>,
+    /// What each connection may take.
+    pub limits: Limits,
+}
+
+/// Every setting with a wrong value, and what would be right.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ConfigErrors(Vec<String>);
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the configuration is wrong:")?;
+        self.0.iter().try_for_each(|error| write!(f, "\n  {error}"))
+    }
+}
+
+impl Config {
+    /// Reads the environment of the process.
+    ///
+    /// # Errors
+    /// All wrong values at once.
+    pub fn from_env() -> Result<Self, ConfigErrors> {
+        Self::read(|name| std::env::var_os(name))
+    }
+
+    fn read(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigErrors> {
+        let mut values = BTreeMap::new();
+        let mut errors = Vec::new();
+        for setting in SETTINGS {
+            let value = match variable(setting.name).map(OsString::into_string) {
+                None => Ok(setting.default.to_owned()),
+                Some(Ok(text)) => (setting.check)(&text).map(|()| text),
+                Some(Err(_)) => Err("is not UTF-8".to_owned()),
+            };
+            match value {
+                Ok(text) => drop(values.insert(setting.name, text)),
+                Err(error) => errors.push(format!("{} {error}", setting.name)),
+            }
+        }
+        if errors.is_empty() {
+            // Every value passed its check, so that this fails only for a row missing in the table.
+            Self::build(|name| values.get(name).map_or("", String::as_str)).map_err(|error| ConfigErrors(vec![error]))
+        } else {
+            Err(ConfigErrors(errors))
+        }
+    }
+
+    fn build<'a>(value: impl Fn(&str) -> &'a str) -> Result<Self, String> {
+        let listen = match switch(value("LISTEN_STDIN"))? {
+            true => Listen::Stdin,
+            false => Listen::Address(listen_address(value("LISTEN_ADDR"))?),
+        };
+        Ok(Self {
+            listen,
+            data_dir: folder(value("DATA_DIR"))?,
+            log_level: log_level(value("LOG_LEVEL"))?,
+            log_format: log_format(value("LOG_FORMAT"))?,
+            connections: connections(value("MAX_CONNECTIONS"))?,
+            limits: Limits {
+                head: timeout(value("HEAD_TIMEOUT"))?,
+                body: timeout(value("BODY_TIMEOUT"))?,
+                handle: timeout(value("HANDLE_TIMEOUT"))?,
+                write: timeout(value("WRITE_TIMEOUT"))?,
+                idle: timeout(value("IDLE_TIMEOUT"))?,
+                drain: timeout(value("DRAIN_TIMEOUT"))?,
+            },
+        })
+    }
+}
+
+/// The text of `--help`.
+pub fn help() -> String {
+    let mut text = format!(
+        "{}\n\nA users service. Everything is set by environment variables (wasmedge --env NAME=VALUE):\n\n",
+        version()
+    );
+    for Setting { name, default, help, .. } in SETTINGS {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "  {name:<16} {help} [{default}]");
+    }
+    text + "\nArguments: --help, --version\n"
+}
+
+/// The text of `--version`.
+pub fn version() -> String {
+    format!("usher service {}", env!("CARGO_PKG_VERSION"))
+}
+
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        format!("is {text:?}; it must be an IP address and a port, such as 127.0.0.1:8080, 0.0.0.0:80 or [::1]:0")
+    })
+}
+
+fn switch(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "true" => Ok(true),
+        "0" | "false" | "" => Ok(false),
+        _ => Err(format!("is {text:?}; it must be 1 or 0")),
+    }
+}
+
+fn folder(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() { Err("is empty; it must be a folder".to_owned()) } else { Ok(PathBuf::from(text)) }
+}
+
+fn log_level(text: &str) -> Result<LevelFilter, String> {
+    Ok(match text {
+        "off" => LevelFilter::OFF,
+        "error" => LevelFilter::ERROR,
+        "warn" => LevelFilter::WARN,
+        "info" => LevelFilter::INFO,
+        "debug" => LevelFilter::DEBUG,
+        "trace" => LevelFilter::TRACE,
+        _ => {
+            return Err(format!("is {text:?}; it must be off, error, warn, info, debug or trace"));
+        }
+    })
+}
+
+fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err(format!("is {text:?}; it must be text or json")),
+    }
+}
+
+fn connections(text: &str) -> Result<Option<usize>, String> {
+    match (text, text.parse()) {
+        ("auto", _) => Ok(None),
+        (_, Ok(count @ 1..=CONNECTIONS_MAX)) => Ok(Some(count)),
+        _ => Err(format!("is {text:?}; it must be auto or an integer from 1 to {CONNECTIONS_MAX}")),
+    }
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    let duration = text.parse::<SignedDuration>().ok().and_then(|duration| duration.try_into().ok());
+    duration
+        .filter(|duration| (TIMEOUT_MIN..=TIMEOUT_MAX).contains(duration))
+        .ok_or_else(|| format!("is {text:?}; it must be a time from 1ms to 24h, such as 500ms, 10s or 2m"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(environment: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
+        Config::read(|name| environment.iter().find(|(n, _)| *n == name).map(|(_, value)| value.into()))
+    }
+
+    #[test]
+    fn the_defaults_are_valid() {
+        let config = read(&[]).unwrap();
+        assert_eq!(config.listen, Listen::Address("127.0.0.1:8080".parse().unwrap()));
+        assert_eq!(config.limits.idle, Duration::from_secs(60));
+        assert_eq!(config.connections, None);
+    }
+
+    #[test]
+    fn every_setting_is_in_use() {
+        for setting in SETTINGS {
+            let error = read(&[(setting.name, "\0")]).err().map(|error| error.to_string());
+            let free_text = setting.name == "DATA_DIR";
+            assert!(free_text || error.is_some_and(|error| error.contains(setting.name)), "{}", setting.name);
+        }
+    }
+
+    #[test]
+    fn all_wrong_values_are_named_at_once() {
+        let error = read(&[("LISTEN_ADDR", "localhost"), ("IDLE_TIMEOUT", "-1s"), ("LOG_LEVEL", "loud")]).unwrap_err();
+        let text = error.to_string();
+        for name in ["LISTEN_ADDR is \"localhost\"", "IDLE_TIMEOUT", "LOG_LEVEL"] {
+            assert!(text.contains(name), "{text}");
+        }
+    }
+
+    #[test]
+    fn times_have_units_and_bounds() {
+        assert_eq!(timeout("1m 30s").unwrap(), Duration::from_secs(90));
+        assert_eq!(timeout("500ms").unwrap(), Duration::from_millis(500));
+        for text in ["", "10", "0s", "25h", "1 fortnight", "-5s"] {
+            assert!(timeout(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn no_setting_can_be_set_by_a_kubernetes_service() {
+        for Setting { name, .. } in SETTINGS {
+            let injected = name.ends_with("_PORT") || name.contains("_PORT_") || name.contains("_SERVICE_");
+            assert!(!injected, "{name}");
+        }
+    }
+
+    #[test]
+    fn arguments_are_few() {
+        let parse = |text: &str| Command::parse(text.split_whitespace().map(OsString::from));
+        assert_eq!(parse(""), Ok(Command::Serve));
+        assert_eq!(parse("--help"), Ok(Command::Help));
+        assert_eq!(parse("-V"), Ok(Command::Version));
+        assert!(parse("--port 80").unwrap_err().contains("--port"));
+    }
+
+    #[test]
+    fn help_names_every_setting_with_its_default() {
+        let help = help();
+        assert!(SETTINGS.iter().all(|s| help.contains(s.name) && help.contains(&format!("[{}]", s.default))));
+    }
+}

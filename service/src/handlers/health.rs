@@ -1,0 +1,22 @@
+//! Is it alive, is it ready? Query parameters are ignored here: a prober may add its own.
+
+use bytes::Bytes;
+use http::StatusCode;
+
+use super::{Answer, typed};
+use crate::App;
+use crate::problem::{Kind, Problem};
+
+/// `GET /livez` and `GET /api/health`: the process answers. Depends on nothing else.
+pub fn alive() -> Answer {
+    Ok(typed(StatusCode::OK, "text/plain; charset=utf-8", Bytes::from_static(b"OK")))
+}
+
+/// `GET /readyz`: requests can be served, or what keeps them from it.
+pub async fn ready(app: &App) -> Answer {
+    if app.is_draining() {
+        return Err(Problem::new(Kind::NotReady, "the service is stopping"));
+    }
+    app.store.check().await?;
+    alive()
+}

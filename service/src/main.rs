@@ -1,0 +1,57 @@
+//! `service.wasm`: configuration, store, listener, serve.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use service::App;
+use service::config::{self, Command, Config};
+use service::server::{self, Listener, runtime};
+use service::store::Store;
+use service::telemetry;
+
+/// Exit code where the service cannot start.
+const FAILURE: u8 = 1;
+/// Exit code for arguments and settings that are wrong.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    match Command::from_args() {
+        Ok(Command::Help) => say(config::help()),
+        Ok(Command::Version) => say(config::version()),
+        Ok(Command::Serve) => return serve(),
+        Err(error) => return fail(USAGE, error),
+    }
+    ExitCode::SUCCESS
+}
+
+fn serve() -> ExitCode {
+    match Config::from_env() {
+        Err(error) => fail(USAGE, error),
+        Ok(config) => match runtime::block_on(run(config)) {
+            Ok(Ok(())) => ExitCode::SUCCESS,
+            Ok(Err(error)) => fail(FAILURE, error),
+            Err(error) => fail(FAILURE, error),
+        },
+    }
+}
+
+async fn run(config: Config) -> Result<(), String> {
+    telemetry::init(&config);
+    let store = Store::open_embedded(&config.data_dir).map_err(|error| error.to_string())?;
+    let listener = Listener::open(config.listen, config.connections).map_err(|error| error.to_string())?;
+    say(format_args!("listening on http://{} (store: embedded in {})", listener.address(), config.data_dir.display()));
+    server::serve(listener, Arc::new(App::new(store, config.limits)), server::stop_signal()).await;
+    Ok(())
+}
+
+/// Prints a line, unless nobody reads it: `println!` would panic then.
+fn say(line: impl Display) {
+    let _ = writeln!(io::stdout(), "{line}");
+}
+
+fn fail(code: u8, error: impl Display) -> ExitCode {
+    let _ = writeln!(io::stderr(), "error: {error}");
+    ExitCode::from(code)
+}

@@ -1,0 +1,156 @@
+//! One connection, from accept to close.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use http::Request;
+use hyper::Body;
+use hyper::server::conn::Http;
+use hyper::service::service_fn;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+
+use super::exchange;
+use super::phase::{Phase, PhaseClock};
+use super::stream::WatchedStream;
+use crate::App;
+use crate::config::Limits;
+use crate::problem::{Kind, Problem};
+
+/// Largest head of a request, in bytes; beyond it is 431. hyper's read buffer is no larger either.
+const HEAD_MAX: usize = 16 << 10;
+
+/// How long a connection may stay silent once the service is stopping, or is crowded.
+const HURRY: Duration = Duration::from_secs(1);
+
+/// Why a connection is over.
+enum End {
+    /// hyper is done with it.
+    Done(hyper::Result<()>),
+    /// It took too long over a phase.
+    Expired(Phase),
+}
+
+/// Serves a connection until either side ends it. `draining` tells when the service stops.
+pub async fn run(socket: TcpStream, app: Arc<App>, crowded: bool, draining: watch::Receiver<()>) {
+    let clock = Arc::new(PhaseClock::new());
+    let mut watchdog = Watchdog::new(Arc::clone(&clock), app.limits.clone(), crowded, draining);
+    let service = service_fn(|request: Request<Body>| {
+        let (app, clock) = (Arc::clone(&app), Arc::clone(&clock));
+        clock.enter(Phase::Handling);
+        Box::pin(async move {
+            let response = exchange::answer(&app, crowded, request).await;
+            clock.enter(Phase::Sending);
+            Ok::<_, Infallible>(response)
+        })
+    });
+    let stream = WatchedStream::new(socket, Arc::clone(&clock));
+    let mut connection = protocol().serve_connection(stream, service);
+    let end = poll_fn(|cx| match connection.poll_without_shutdown(cx) {
+        Poll::Ready(result) => Poll::Ready(End::Done(result)),
+        Poll::Pending => watchdog.poll_expired(cx).map(End::Expired),
+    })
+    .await;
+    finish(connection.into_parts().io, end).await;
+}
+
+fn protocol() -> Http {
+    let mut http = Http::new();
+    http.http1_only(true)
+        // A client that ends its side after its request still waits for the answer (RFC 9112
+        // §9.6). One that is gone altogether is noticed when it is written to.
+        .http1_half_close(true)
+        // Two writes a response would wait for each other's acknowledgement: 44 ms.
+        .http1_writev(false)
+        .max_buf_size(HEAD_MAX);
+    http
+}
+
+async fn finish(mut stream: WatchedStream, end: End) {
+    match end {
+        End::Done(Ok(())) => {}
+        End::Done(Err(error)) => tracing::debug!(%error, "connection failed"),
+        End::Expired(Phase::Head) => {
+            // Its socket is as willing to take this as any answer, or it does not matter.
+            let _ = timeout(HURRY, stream.write_all(&head_timeout())).await;
+        }
+        // Whoever did not take an answer does not take an end of it either.
+        End::Expired(Phase::Sending) => return,
+        End::Expired(_) => {}
+    }
+    stream.close().await;
+}
+
+/// The answer to a head that does not come to its end, written without hyper, which waits for it.
+fn head_timeout() -> Vec<u8> {
+    let problem = Problem::new(Kind::RequestTimeout, "the request's head took too long to arrive").closing();
+    let response = problem.into_response();
+    let mut bytes =
+        format!("HTTP/1.1 {}\r\nContent-Length: {}\r\n", response.status(), response.body().len()).into_bytes();
+    for (name, value) in response.headers() {
+        bytes.extend_from_slice(name.as_str().as_bytes());
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes.extend_from_slice(response.body());
+    bytes
+}
+
+/// Tells when a connection has been in a phase for too long.
+struct Watchdog {
+    clock: Arc<PhaseClock>,
+    limits: Limits,
+    crowded: bool,
+    draining: Pin<Box<dyn Future<Output = ()> + Send>>,
+    drained_at: Option<Instant>,
+    /// Set anew only when it would fire too late, so that a request costs nothing here.
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Watchdog {
+    fn new(clock: Arc<PhaseClock>, limits: Limits, crowded: bool, mut draining: watch::Receiver<()>) -> Self {
+        let timer = Box::pin(sleep_until(clock.get().1 + limits.idle));
+        let draining = Box::pin(async move { drop(draining.changed().await) });
+        Self { clock, limits, crowded, draining, drained_at: None, timer }
+    }
+
+    fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<Phase> {
+        if self.drained_at.is_none() && self.draining.as_mut().poll(cx).is_ready() {
+            self.drained_at = Some(Instant::now());
+        }
+        loop {
+            let (phase, since) = self.clock.get();
+            let Some(deadline) = self.deadline(phase, since) else {
+                return Poll::Pending;
+            };
+            if self.timer.is_elapsed() || deadline < self.timer.deadline() {
+                self.timer.as_mut().reset(deadline);
+            }
+            ready!(self.timer.as_mut().poll(cx));
+            if deadline <= Instant::now() {
+                return Poll::Ready(phase);
+            }
+        }
+    }
+
+    fn deadline(&self, phase: Phase, since: Instant) -> Option<Instant> {
+        match phase {
+            Phase::Silent => {
+                let hurried = if self.crowded { Some(since) } else { self.drained_at };
+                let patient = since + self.limits.idle;
+                Some(hurried.map_or(patient, |from| patient.min(from.max(since) + HURRY)))
+            }
+            Phase::Head => Some(since + self.limits.head),
+            Phase::Handling => None,
+            Phase::Sending => Some(since + self.limits.write),
+        }
+    }
+}

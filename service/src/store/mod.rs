@@ -1,0 +1,138 @@
+//! Where users are kept. The set of stores is closed, so it is an enum; what each must do is
+//! written once, in `suite.rs`, and run against every one.
+
+mod claim;
+mod embedded;
+mod rehearsal;
+#[cfg(test)]
+mod suite;
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::path::Path;
+
+use thiserror::Error;
+
+pub use embedded::{Embedded, OpenError};
+
+use crate::user::{Email, NewUser, User, UserId, UserPatch};
+
+/// Why an operation did not do what it was asked.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// No user has this id.
+    #[error("no such user")]
+    NotFound,
+    /// Another user's address compares equal, see [`Email::key`].
+    #[error("duplicate e-mail address")]
+    DuplicateEmail,
+    /// The store failed; the same request may succeed later.
+    #[error("{reason}")]
+    Unavailable {
+        /// For the client: what does not work.
+        reason: Cow<'static, str>,
+        /// For the log: why.
+        #[source]
+        cause: Box<dyn Error + Send + Sync>,
+    },
+}
+
+/// Which users, in the order of their ids, and how many of them.
+#[derive(Debug, Clone, Default)]
+pub struct PageQuery {
+    /// Only users after this one.
+    pub after: Option<UserId>,
+    /// At most so many.
+    pub limit: usize,
+    /// Only users whose `active` is this.
+    pub active: Option<bool>,
+    /// Only the user whose address compares equal to this.
+    pub email: Option<Email>,
+}
+
+/// A part of a list of users.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// In the order of their ids.
+    pub users: Vec<User>,
+    /// Whether there are users after the last of these.
+    pub more: bool,
+}
+
+/// The store in use.
+#[derive(Debug)]
+pub enum Store {
+    /// A file in the service's own folder.
+    Embedded(Embedded),
+}
+
+impl Store {
+    /// Opens the store in a folder, which is made if it is missing.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open_embedded(folder: &Path) -> Result<Self, OpenError> {
+        Embedded::open(folder).map(Self::Embedded)
+    }
+
+    /// Adds a user under a new id.
+    ///
+    /// # Errors
+    /// `DuplicateEmail`, `Unavailable`.
+    pub async fn create(&self, user: NewUser) -> Result<User, StoreError> {
+        match self {
+            Self::Embedded(store) => store.create(user),
+        }
+    }
+
+    /// The user with this id.
+    ///
+    /// # Errors
+    /// `NotFound`, `Unavailable`.
+    pub async fn get(&self, id: UserId) -> Result<User, StoreError> {
+        match self {
+            Self::Embedded(store) => store.get(id),
+        }
+    }
+
+    /// Changes a user and returns it as it is afterwards; a change that changes nothing keeps
+    /// `updated_at`.
+    ///
+    /// # Errors
+    /// `NotFound`, `DuplicateEmail`, `Unavailable`.
+    pub async fn update(&self, id: UserId, patch: UserPatch) -> Result<User, StoreError> {
+        match self {
+            Self::Embedded(store) => store.update(id, patch),
+        }
+    }
+
+    /// Removes a user; the id is never given again.
+    ///
+    /// # Errors
+    /// `NotFound`, `Unavailable`.
+    pub async fn delete(&self, id: UserId) -> Result<(), StoreError> {
+        match self {
+            Self::Embedded(store) => store.delete(id),
+        }
+    }
+
+    /// A page of users. Its cost depends on `limit`, not on how many users there are.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn page(&self, query: &PageQuery) -> Result<Page, StoreError> {
+        match self {
+            Self::Embedded(store) => store.page(query),
+        }
+    }
+
+    /// Whether the store can serve requests now.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn check(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Embedded(store) => store.check(),
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! The log: one line per event to standard error, for people or for machines.
+
+use std::io;
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use tracing_subscriber::fmt;
+
+use crate::config::{Config, LogFormat};
+
+/// Starts the log. Until then nothing is logged.
+pub fn init(config: &Config) {
+    // A standard error that is closed loses the log and nothing else; reporting that to standard
+    // error would end the process.
+    let builder = fmt().with_max_level(config.log_level).with_writer(io::stderr).log_internal_errors(false);
+    match config.log_format {
+        LogFormat::Text => builder.with_ansi(false).with_target(false).init(),
+        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).with_span_list(false).init(),
+    }
+}
+
+/// Logs an answered request.
+pub fn request(method: &Method, route: &str, status: StatusCode, duration: Duration) {
+    let duration_ms = duration.as_micros() as f64 / 1000.0;
+    tracing::info!(method = bounded(method), route, status = status.as_u16(), duration_ms, "request");
+}
+
+/// The method, or one name for all that are not HTTP's own: a client may send any.
+fn bounded(method: &Method) -> &str {
+    match *method {
+        Method::GET
+        | Method::HEAD
+        | Method::POST
+        | Method::PUT
+        | Method::PATCH
+        | Method::DELETE
+        | Method::OPTIONS
+        | Method::CONNECT
+        | Method::TRACE => method.as_str(),
+        _ => "OTHER",
+    }
+}

@@ -1,0 +1,44 @@
+//! Where the built things are: told by `cargo xtask test`, or asked of `cargo xtask artifacts`.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::LazyLock;
+
+static ARTIFACTS: LazyLock<HashMap<String, String>> = LazyLock::new(|| {
+    if std::env::var_os("USHER_WASM").is_some() {
+        return std::env::vars().filter(|(name, _)| name.starts_with("USHER_")).collect();
+    }
+    let output = Command::new(env!("CARGO"))
+        .args(["xtask", "artifacts"])
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "cargo xtask artifacts: {}", String::from_utf8_lossy(&output.stderr));
+    let lines = String::from_utf8(output.stdout).expect("UTF-8");
+    lines.lines().filter_map(|line| line.split_once('=')).map(|(name, path)| (name.into(), path.into())).collect()
+});
+
+fn artifact(name: &str) -> PathBuf {
+    ARTIFACTS.get(name).unwrap_or_else(|| panic!("{name} is not among the artifacts")).into()
+}
+
+/// The portable module.
+pub fn module() -> PathBuf {
+    artifact("USHER_WASM")
+}
+
+/// The module compiled ahead of time.
+pub fn compiled() -> PathBuf {
+    artifact("USHER_AOT")
+}
+
+/// The WasmEdge CLI.
+pub fn wasmedge() -> PathBuf {
+    artifact("USHER_WASMEDGE")
+}
+
+/// The service's native build.
+pub fn native() -> PathBuf {
+    artifact("USHER_NATIVE")
+}

@@ -1,0 +1,32 @@
+//! What a process uses, from /proc.
+
+use std::fs;
+use std::time::Duration;
+
+/// What a process uses at a moment.
+#[derive(Debug, Clone, Copy)]
+pub struct Usage {
+    /// Resident memory in KiB.
+    pub memory_kib: u64,
+    /// Open descriptors.
+    pub descriptors: usize,
+    /// Processor time so far.
+    pub cpu: Duration,
+}
+
+impl Usage {
+    /// Of a process that runs.
+    pub fn of(pid: u32) -> Self {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");
+        // Fields after the command, which ends with the last parenthesis; utime and stime are 14 and 15.
+        let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
+        let ticks: u64 = fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime");
+        Self {
+            memory_kib: resident.trim().trim_end_matches(" kB").parse().expect("a number"),
+            descriptors: fs::read_dir(format!("/proc/{pid}/fd")).expect("the process runs").count(),
+            cpu: Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second()),
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! The service as a process.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::wait::within;
+use crate::{Usage, artifacts, eventually};
+
+/// What runs the service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Runtime {
+    /// The WasmEdge CLI with the module compiled ahead of time.
+    Aot,
+    /// The WasmEdge CLI with the portable module.
+    Interpreter,
+    /// The native build.
+    Native,
+}
+
+/// A service about to be started.
+#[derive(Debug, Clone)]
+pub struct Builder {
+    runtime: Runtime,
+    folder: Option<PathBuf>,
+    mount: &'static str,
+    environment: Vec<(String, String)>,
+    arguments: Vec<String>,
+    shell: Vec<String>,
+}
+
+impl Builder {
+    /// Sets a variable of the service.
+    pub fn env(mut self, name: &str, value: impl ToString) -> Self {
+        self.environment.push((name.into(), value.to_string()));
+        self
+    }
+
+    /// Gives the service an argument.
+    pub fn arg(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    /// Serves from a folder that exists and stays, instead of one of its own.
+    pub fn folder(mut self, folder: &Path) -> Self {
+        self.folder = Some(folder.into());
+        self
+    }
+
+    /// How the folder is granted to the guest (`wasmedge --dir`).
+    pub fn mount(mut self, mount: &'static str) -> Self {
+        self.mount = mount;
+        self
+    }
+
+    /// Runs a shell command in the process before it becomes the service, such as `ulimit -n 64`.
+    pub fn shell(mut self, command: &str) -> Self {
+        self.shell.push(command.into());
+        self
+    }
+
+    fn spawn(&self, folder: &Path) -> Child {
+        self.command(folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// The command that becomes the service, with its folder as the working directory.
+    pub fn command(&self, folder: &Path) -> Command {
+        let mut line = match self.runtime {
+            Runtime::Native => vec![artifacts::native().display().to_string()],
+            Runtime::Aot => self.wasmedge(&["--run-mode", "aot"], &artifacts::compiled()),
+            Runtime::Interpreter => self.wasmedge(&[], &artifacts::module()),
+        };
+        line.extend(self.arguments.iter().cloned());
+        let mut script = self.shell.join("\n");
+        script.push_str("\nexec \"$@\"");
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", &script, "service"]).args(line).current_dir(folder);
+        if self.runtime == Runtime::Native {
+            command.env_clear().envs(self.environment.iter().cloned());
+        }
+        command
+    }
+
+    fn wasmedge(&self, options: &[&str], module: &Path) -> Vec<String> {
+        let mut line = vec![artifacts::wasmedge().display().to_string()];
+        line.extend(options.iter().map(ToString::to_string));
+        line.extend(["--dir".into(), self.mount.into()]);
+        for (name, value) in &self.environment {
+            line.extend(["--env".into(), format!("{name}={value}")]);
+        }
+        line.push(module.display().to_string());
+        line
+    }
+
+    /// Starts the service and waits until it listens.
+    pub fn start(self) -> Service {
+        let own = self.folder.is_none().then(|| tempfile::tempdir().unwrap());
+        let folder = self.folder.clone().unwrap_or_else(|| own.as_ref().unwrap().path().to_owned());
+        let mut child = self.spawn(&folder);
+        let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        let output = Output { out: Lines::follow(stdout), log: Lines::follow(stderr) };
+        let mut service = Service { child, address: ([127, 0, 0, 1], 0).into(), builder: self, folder, own, output };
+        service.address = service.wait_for_address();
+        service
+    }
+
+    /// Runs a service that is expected to end by itself.
+    pub fn run(self) -> Failed {
+        let own = self.folder.is_none().then(|| tempfile::tempdir().unwrap());
+        let folder = self.folder.clone().unwrap_or_else(|| own.as_ref().unwrap().path().to_owned());
+        let mut child = self.spawn(&folder);
+        let out = Lines::follow(child.stdout.take().unwrap());
+        let log = Lines::follow(child.stderr.take().unwrap());
+        let status = within(Duration::from_secs(30), || child.try_wait().unwrap()).unwrap_or_else(|| {
+            let _ = child.kill();
+            panic!("the service went on: {}{}", out.text(), log.text())
+        });
+        Failed { status, stdout: out.finished(), stderr: log.finished() }
+    }
+}
+
+/// A service that ended by itself.
+#[derive(Debug)]
+pub struct Failed {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// What it said.
+    pub stdout: String,
+    /// What it complained of.
+    pub stderr: String,
+}
+
+/// A running service.
+#[derive(Debug)]
+pub struct Service {
+    child: Child,
+    address: SocketAddr,
+    builder: Builder,
+    folder: PathBuf,
+    own: Option<TempDir>,
+    output: Output,
+}
+
+#[derive(Debug)]
+struct Output {
+    out: Lines,
+    log: Lines,
+}
+
+impl Service {
+    /// A service on a free port, in a folder of its own.
+    pub fn builder(runtime: Runtime) -> Builder {
+        Builder {
+            runtime,
+            folder: None,
+            mount: ".",
+            environment: vec![("LISTEN_ADDR".into(), "127.0.0.1:0".into())],
+            arguments: Vec::new(),
+            shell: Vec::new(),
+        }
+    }
+
+    /// A service with nothing configured, compiled ahead of time.
+    pub fn start() -> Self {
+        Self::builder(Runtime::Aot).start()
+    }
+
+    fn wait_for_address(&mut self) -> SocketAddr {
+        eventually("the service listens", || {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("the service ended: {status}\n{}", self.output.log.finished());
+            }
+            let text = self.output.out.text();
+            let line = text.lines().find_map(|line| line.strip_prefix("listening on http://"))?;
+            line.split_whitespace().next()?.parse().ok()
+        })
+    }
+
+    /// Where it serves.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What its process uses.
+    pub fn usage(&self) -> Usage {
+        Usage::of(self.pid())
+    }
+
+    /// The folder that is its world.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// What it has printed.
+    pub fn stdout(&self) -> String {
+        self.output.out.text()
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        self.output.log.text()
+    }
+
+    /// Sends its process a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Ends it at once, as a crash would.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// How it ended, once it has.
+    pub fn ended(&mut self) -> ExitStatus {
+        eventually("the service ends", || self.child.try_wait().unwrap())
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Ends it as a crash would and starts it again in the same folder.
+    pub fn restart(mut self) -> Self {
+        self.kill();
+        let own = self.own.take();
+        let mut next = self.builder.clone().folder(&self.folder).start();
+        next.own = own;
+        next
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("--- log of the service\n{}{}", self.output.out.finished(), self.output.log.finished());
+        }
+        if self.own.is_none() {
+            return;
+        }
+        // A test may have made the folder read-only.
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// What a process writes to a pipe, read as it comes so that the pipe never fills.
+#[derive(Debug)]
+struct Lines {
+    text: Arc<Mutex<String>>,
+    reader: Mutex<Option<thread::JoinHandle<()>>>,
+}
+
+impl Lines {
+    fn follow(pipe: impl Read + Send + 'static) -> Self {
+        let text = Arc::new(Mutex::new(String::new()));
+        let shared = Arc::clone(&text);
+        let reader = thread::spawn(move || {
+            let mut pipe = BufReader::new(pipe);
+            let mut line = Vec::new();
+            while matches!(pipe.read_until(b'\n', &mut line), Ok(1..)) {
+                shared.lock().unwrap().push_str(&String::from_utf8_lossy(&line));
+                line.clear();
+            }
+        });
+        Self { text, reader: Mutex::new(Some(reader)) }
+    }
+
+    fn text(&self) -> String {
+        self.text.lock().unwrap().clone()
+    }
+
+    /// All of it; waits for the end of the process.
+    fn finished(&self) -> String {
+        if let Some(reader) = self.reader.lock().unwrap().take() {
+            let _ = reader.join();
+        }
+        self.text()
+    }
+}

@@ -1,0 +1,178 @@
+//! A WasmEdge that runs where the distribution has none: Debian packages of a newer suite,
+//! unpacked with the libraries they need, libc included, and started through their own loader.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::apt::{self, PrivateApt};
+use crate::files;
+use crate::versions::WasmEdge;
+
+/// Makes the folder `made` from Debian's packages, using `staging` for what is needed meanwhile.
+pub fn make(wanted: &WasmEdge, staging: &Path, made: &Path) -> Result<()> {
+    let unpacked = staging.join("unpacked");
+    files::make_folder(&unpacked)?;
+    unpack(wanted, staging, &unpacked)?;
+    arrange(&unpacked, made)
+}
+
+fn unpack(wanted: &WasmEdge, staging: &Path, into: &Path) -> Result<()> {
+    let apt = PrivateApt::new(staging.join("apt"))?;
+    let mut seen = Vec::new();
+    for suite in &wanted.suites {
+        if let Err(error) = apt.use_suite(suite) {
+            seen.push(format!("{error:#}"));
+            continue;
+        }
+        match apt.candidate("wasmedge")? {
+            Some(version) if wanted.accepts(&version) => return apt.unpack(&wanted.packages, into),
+            Some(version) => seen.push(format!("Debian {suite} has WasmEdge {version}")),
+            None => seen.push(format!("Debian {suite} has no WasmEdge")),
+        }
+    }
+    bail!("{}", seen.join("\n"))
+}
+
+/// Lays the unpacked packages out in the official installer's shape.
+fn arrange(unpacked: &Path, made: &Path) -> Result<()> {
+    let usr = unpacked.join("usr");
+    for folder in ["bin", "include", "lib", "libexec", "link", "plugin"] {
+        files::make_folder(&made.join(folder))?;
+    }
+    for folder in library_folders(unpacked)? {
+        gather_libraries(&folder, &made.join("lib"))?;
+    }
+    rename(&usr.join("bin/wasmedge"), &made.join("libexec/wasmedge"))?;
+    rename(&usr.join("include/wasmedge"), &made.join("include/wasmedge"))?;
+    write_wrapper(&made.join("bin/wasmedge"), loader(&made.join("lib"))?)?;
+    // For linkers. They put their library folder on rustc's LD_LIBRARY_PATH, where the bundle's
+    // libc would break it, so this one holds nothing else.
+    link("../lib/libwasmedge.so", &made.join("link/libwasmedge.so"))
+}
+
+fn library_folders(unpacked: &Path) -> Result<Vec<PathBuf>> {
+    let multiarch = apt::multiarch();
+    let mut folders = Vec::new();
+    for top in [unpacked.to_path_buf(), unpacked.join("usr")] {
+        folders.extend([top.join("lib").join(&multiarch), top.join("lib"), top.join("lib64")]);
+    }
+    for entry in files::entries(&unpacked.join("usr/lib"))? {
+        if entry.file_name().to_string_lossy().starts_with("llvm") {
+            folders.push(entry.path().join("lib"));
+        }
+    }
+    Ok(folders)
+}
+
+/// Moves shared libraries into one flat folder: libLLVM looks for its own in `$ORIGIN/../lib`.
+fn gather_libraries(from: &Path, to: &Path) -> Result<()> {
+    for entry in files::entries(from)? {
+        let name = entry.file_name();
+        let place = to.join(&name);
+        let text = name.to_string_lossy();
+        if !(text.ends_with(".so") || text.contains(".so.")) {
+            continue;
+        }
+        let kind = entry.file_type().context("cannot read a library's type")?;
+        if kind.is_file() {
+            rename(&entry.path(), &place)?;
+        } else if kind.is_symlink() && fs::symlink_metadata(&place).is_err() {
+            let target = fs::read_link(entry.path()).context("cannot read a library's link")?;
+            // In a flat folder every link leads to its neighbour; one that keeps the name led to
+            // the file that has just been moved, or is about to be.
+            if let Some(target) = target.file_name().filter(|target| *target != name) {
+                link(&target.to_string_lossy(), &place)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The loader's file name, which the architecture decides.
+fn loader(lib: &Path) -> Result<String> {
+    files::entries(lib)?
+        .iter()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .find(|name| name.starts_with("ld-linux"))
+        .context("the unpacked packages hold no loader (ld-linux*.so)")
+}
+
+fn write_wrapper(path: &Path, loader: String) -> Result<()> {
+    let script = format!(
+        r#"#!/bin/sh
+# WasmEdge needs a newer libc than this machine has: start it through its own loader.
+here=$(dirname "$(dirname "$(readlink -f "$0")")")
+exec "$here/lib/{loader}" --library-path "$here/lib" --argv0 wasmedge "$here/libexec/wasmedge" "$@"
+"#
+    );
+    fs::write(path, script).with_context(|| format!("cannot write {}", path.display()))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+        .with_context(|| format!("cannot make {} executable", path.display()))
+}
+
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).with_context(|| format!("the unpacked packages lack {}", from.display()))
+}
+
+fn link(target: &str, link: &Path) -> Result<()> {
+    symlink(target, link).with_context(|| format!("cannot make the link {}", link.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    fn unpacked() -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        let lib = root.path().join("usr/lib").join(apt::multiarch());
+        let llvm = root.path().join("usr/lib/llvm-21/lib");
+        for folder in ["usr/bin", "usr/include/wasmedge", "usr/lib64"] {
+            files::make_folder(&root.path().join(folder)).unwrap();
+        }
+        files::make_folder(&lib.join("gconv")).unwrap();
+        files::make_folder(&llvm).unwrap();
+        for file in ["libwasmedge.so.0.1.1", "libLLVM.so.21.1", "gconv/UTF-7.so", "crt1.o"] {
+            fs::write(lib.join(file), "").unwrap();
+        }
+        // Stands in for the loader: tells what it was given.
+        fs::write(lib.join("ld-linux-test.so.2"), "#!/bin/sh\necho \"$@\"\n").unwrap();
+        fs::set_permissions(lib.join("ld-linux-test.so.2"), fs::Permissions::from_mode(0o755)).unwrap();
+        symlink("libwasmedge.so.0.1.1", lib.join("libwasmedge.so")).unwrap();
+        symlink("../../x/libLLVM.so.21.1", llvm.join("libLLVM.so.1")).unwrap();
+        symlink("../../x/libLLVM.so.21.1", llvm.join("libLLVM.so.21.1")).unwrap();
+        fs::write(root.path().join("usr/bin/wasmedge"), "").unwrap();
+        root
+    }
+
+    #[test]
+    fn libraries_lie_flat_and_links_lead_to_neighbours() {
+        let unpacked = unpacked();
+        let made = unpacked.path().join("wasmedge");
+        arrange(unpacked.path(), &made).unwrap();
+        for file in ["libwasmedge.so", "libLLVM.so.1", "libLLVM.so.21.1"] {
+            assert!(made.join("lib").join(file).exists(), "{file}");
+        }
+        assert_eq!(files::entries(&made.join("lib")).unwrap().len(), 5);
+        assert!(made.join("link/libwasmedge.so").exists());
+    }
+
+    #[test]
+    fn the_wrapper_finds_its_folder_through_links_and_keeps_arguments() {
+        let unpacked = unpacked();
+        let made = unpacked.path().join("with space");
+        arrange(unpacked.path(), &made).unwrap();
+        let elsewhere = unpacked.path().join("wasmedge-link");
+        symlink(made.join("bin/wasmedge"), &elsewhere).unwrap();
+
+        let output = Command::new(&elsewhere).current_dir("/").args(["a b", "c"]).output().unwrap();
+
+        let text = String::from_utf8(output.stdout).unwrap();
+        let made = made.canonicalize().unwrap();
+        assert!(text.contains(&format!("--library-path {}/lib", made.display())), "{text}");
+        assert!(text.ends_with("libexec/wasmedge a b c\n"), "{text}");
+    }
+}

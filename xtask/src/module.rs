@@ -1,0 +1,95 @@
+//! The portable module, `./service.wasm`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use wasmparser::{Parser, Payload};
+
+use crate::versions::Versions;
+use crate::{cargo, files, paths::Paths, setup};
+
+/// With every part that is still to come it must stay below this; see DESIGN.md.
+const MAX_BYTES: usize = 5_000_000;
+
+/// Builds the module and returns its path; it is rewritten only when its content changed.
+pub fn build(paths: &Paths) -> Result<PathBuf> {
+    setup::setup(paths)?;
+    let target = Versions::pinned()?.rust.target;
+    let built = cargo::build(paths, &["--release", "--package", "service", "--target", &target])?;
+    let content = read(&built)?;
+    check(&content).with_context(|| format!("{} is not fit to ship", built.display()))?;
+    let module = paths.service_wasm();
+    if fs::read(&module).ok().as_ref() != Some(&content) {
+        files::write_atomically(&module, &content)?;
+    }
+    Ok(module)
+}
+
+/// A module's size in people's words.
+pub fn size_of(module: &Path) -> Result<String> {
+    let bytes = read(module)?.len();
+    Ok(format!("{}.{:02} MB", bytes / 1_000_000, bytes % 1_000_000 / 10_000))
+}
+
+/// Reads a file whole.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// Fails for a module that is too large or carries what does not belong into a portable one.
+fn check(content: &[u8]) -> Result<()> {
+    ensure!(
+        content.len() <= MAX_BYTES,
+        "it has {} bytes, more than the {MAX_BYTES} allowed: look at new dependencies",
+        content.len()
+    );
+    for payload in Parser::new(0).parse_all(content) {
+        if let Payload::CustomSection(section) = payload.context("it is no WebAssembly module")? {
+            let name = section.name();
+            ensure!(
+                belongs(name),
+                "it has a section `{name}`: [profile.release] must strip symbols, and the \
+                 AOT form is a file of its own"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// "wasmedge" is the section that its compiler adds with native code.
+fn belongs(section: &str) -> bool {
+    section != "wasmedge" && section != "name" && !section.starts_with(".debug")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn module_with(section: &str) -> Vec<u8> {
+        let mut module = b"\0asm\x01\0\0\0".to_vec();
+        let length = section.len() as u8;
+        module.extend([0, length + 1, length]);
+        module.extend(section.as_bytes());
+        module
+    }
+
+    #[test]
+    fn a_portable_module_passes() {
+        check(&module_with("producers")).unwrap();
+    }
+
+    #[test]
+    fn native_code_names_and_debug_data_are_refused() {
+        for section in ["wasmedge", "name", ".debug_info"] {
+            let error = check(&module_with(section)).unwrap_err().to_string();
+            assert!(error.contains(section), "{error}");
+        }
+    }
+
+    #[test]
+    fn size_and_format_are_checked() {
+        assert!(check(&vec![0; MAX_BYTES + 1]).is_err());
+        assert!(check(b"\x7fELF").is_err());
+    }
+}

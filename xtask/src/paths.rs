@@ -1,0 +1,58 @@
+//! Where things lie in a checkout.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+/// The places in one checkout.
+#[derive(Debug, Clone)]
+pub struct Paths {
+    root: PathBuf,
+}
+
+impl Paths {
+    /// The checkout this program was started from.
+    pub fn of_this_checkout() -> Result<Self> {
+        // cargo sets the variable at run time too; it is right even when the checkout was moved.
+        let package =
+            env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+        let root = package.parent().context("xtask lies in no folder")?;
+        Ok(Self::at(root))
+    }
+
+    /// The checkout in folder `root`.
+    pub fn at(root: &Path) -> Self {
+        Self { root: root.to_path_buf() }
+    }
+
+    /// The repository's root.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// What set-up and the caches own; deleting it is always safe.
+    pub fn tools(&self) -> PathBuf {
+        self.root.join(".tools")
+    }
+
+    /// WasmEdge in the official installer's shape: `bin include lib plugin`.
+    pub fn wasmedge(&self) -> PathBuf {
+        self.tools().join("wasmedge")
+    }
+
+    /// WasmEdge's command line tool.
+    pub fn wasmedge_bin(&self) -> PathBuf {
+        self.wasmedge().join("bin/wasmedge")
+    }
+
+    /// Modules compiled ahead of time.
+    pub fn aot_cache(&self) -> PathBuf {
+        self.tools().join("aot")
+    }
+
+    /// The portable module.
+    pub fn service_wasm(&self) -> PathBuf {
+        self.root.join("service.wasm")
+    }
+}

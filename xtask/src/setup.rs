@@ -1,0 +1,58 @@
+//! Everything the other commands need on this machine, in order, once.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::paths::Paths;
+use crate::process::{capture, find_on_path};
+use crate::versions::Versions;
+use crate::{clang, files, progress, wasmedge};
+
+/// Brings the machine to where it can build and run the service; quick when it is there already.
+pub fn setup(paths: &Paths) -> Result<()> {
+    let versions = Versions::pinned()?;
+    if complete(paths, &versions)? {
+        return Ok(());
+    }
+    files::make_folder(&paths.tools())?;
+    // Whoever comes second finds all done and has nothing left to do.
+    let lock = paths.tools().join("lock");
+    let _held = files::lock(&lock, "another set-up is running, waiting …")?;
+    if !has_target(&versions.rust.target)? {
+        add_target(&versions.rust.target)?;
+    }
+    if !clang::present()? {
+        clang::install(&versions.clang)?;
+    }
+    if !wasmedge::ready(paths, &versions.wasmedge) {
+        wasmedge::install(paths, &versions.wasmedge)?;
+    }
+    Ok(())
+}
+
+fn complete(paths: &Paths, versions: &Versions) -> Result<bool> {
+    Ok(has_target(&versions.rust.target)? && clang::present()? && wasmedge::ready(paths, &versions.wasmedge))
+}
+
+fn has_target(target: &str) -> Result<bool> {
+    let sysroot =
+        capture(Command::new("rustc").args(["--print", "sysroot"])).context("rustc does not run: install Rust")?;
+    let libraries = Path::new(sysroot.trim()).join("lib/rustlib").join(target);
+    Ok(libraries.join("lib").is_dir())
+}
+
+fn add_target(target: &str) -> Result<()> {
+    if find_on_path("rustup").is_none() {
+        bail!(
+            "the Rust target {target} is missing and there is no rustup to add it: install your \
+             distribution's package for it (Debian: libstd-rust-dev-wasm32), or Rust by rustup"
+        );
+    }
+    progress::during(&format!("adding the Rust target {target}"), "added", || {
+        capture(Command::new("rustup").args(["target", "add", target]))
+            .with_context(|| format!("`rustup target add {target}` has to work by hand first"))?;
+        Ok(())
+    })
+}
