@@ -157,6 +157,12 @@ impl Config {
         Self::read(|name| std::env::var_os(name))
     }
 
+    /// What it is with nothing configured.
+    #[cfg(test)]
+    pub fn unconfigured() -> Self {
+        Self::read(|_| None).unwrap()
+    }
+
     fn read(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigErrors> {
         let mut values = BTreeMap::new();
         let mut errors = Vec::new();

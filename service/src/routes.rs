@@ -98,3 +98,105 @@ pub fn name(path: &str) -> &'static str {
 pub fn is_probe(path: &str) -> bool {
     matches!(Route::of(path), Some(Route::Health | Route::Livez | Route::Readyz))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::config::Config;
+    use crate::store::Store;
+    use crate::store::suite::block_on;
+
+    /// An application over a new store, and the folder that it lives in.
+    fn app() -> (App, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        (App::new(Store::open_embedded(folder.path()).unwrap(), Config::unconfigured().limits), folder)
+    }
+
+    fn ask(app: &App, method: &str, target: &str, body: &str) -> Response<Bytes> {
+        let request = Request::builder().method(method).uri(target).header("content-type", "application/json");
+        block_on(respond(app, request.body(Bytes::copy_from_slice(body.as_bytes())).unwrap()))
+    }
+
+    fn value(response: &Response<Bytes>) -> Value {
+        serde_json::from_slice(response.body()).unwrap()
+    }
+
+    fn add(app: &App, n: u32, active: bool) -> Value {
+        let body = json!({"name": "n", "email": format!("u{n}@x.org"), "active": active});
+        let response = ask(app, "POST", "/api/users", &body.to_string());
+        assert_eq!(response.status(), StatusCode::CREATED);
+        value(&response)
+    }
+
+    #[test]
+    fn a_user_can_be_created_read_replaced_patched_and_deleted() {
+        let (app, _folder) = app();
+        let created = add(&app, 1, true);
+        assert_eq!(value(&ask(&app, "GET", "/api/users/1", "")), created);
+        let whole = r#"{"name":"b","email":"B@x.org","active":false}"#;
+        assert_eq!(value(&ask(&app, "PUT", "/api/users/1", whole))["email"], "B@x.org");
+        assert_eq!(value(&ask(&app, "PATCH", "/api/users/1", r#"{"name":"c"}"#))["name"], "c");
+        assert_eq!(ask(&app, "DELETE", "/api/users/1", "").status(), StatusCode::NO_CONTENT);
+        assert_eq!(ask(&app, "GET", "/api/users/1", "").status(), StatusCode::NOT_FOUND);
+    }
+
+    #[test]
+    fn the_link_to_the_next_page_keeps_filter_and_size() {
+        let (app, _folder) = app();
+        (1..=5).for_each(|n| drop(add(&app, n, n % 2 == 1)));
+        let first = ask(&app, "GET", "/api/users?active=true&page_size=2", "");
+        let token = value(&first)["next_page_token"].as_str().unwrap().to_owned();
+        let next = format!("/api/users?page_size=2&active=true&page_token={token}");
+        assert_eq!(first.headers()[header::LINK], format!("<{next}>; rel=\"next\""));
+        let last = ask(&app, "GET", &next, "");
+        assert_eq!(value(&last)["users"][0]["id"], 5);
+        assert_eq!((value(&last).get("next_page_token"), last.headers().get(header::LINK)), (None, None));
+        let elsewhere = ask(&app, "GET", &format!("/api/users?page_token={token}"), "");
+        assert_eq!(elsewhere.status(), StatusCode::BAD_REQUEST);
+    }
+
+    #[test]
+    fn every_path_answers_every_method_it_does_not_have_with_those_it_has() {
+        let (app, _folder) = app();
+        let methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"];
+        for path in ["/api/users", "/api/users/1", "/api/health", "/livez", "/readyz"] {
+            let allow = ask(&app, "OPTIONS", path, "").headers()[header::ALLOW].to_str().unwrap().to_owned();
+            for method in methods {
+                let response = ask(&app, method, path, "{}");
+                let refused = response.status() == StatusCode::METHOD_NOT_ALLOWED;
+                assert_eq!(refused, !allow.split(", ").any(|allowed| allowed == method), "{method} {path}");
+                assert!(!refused || response.headers()[header::ALLOW] == allow, "{method} {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_paths_are_not_found_by_any_method() {
+        let (app, _folder) = app();
+        for path in ["/", "/api", "/api/users/", "/api/users/1/", "/api/users/1/x", "/API/users", "//livez"] {
+            for method in ["GET", "POST", "OPTIONS"] {
+                assert_eq!(ask(&app, method, path, "{}").status(), StatusCode::NOT_FOUND, "{method} {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn readiness_follows_draining_and_liveness_does_not() {
+        let (app, _folder) = app();
+        assert_eq!(ask(&app, "GET", "/readyz", "").status(), StatusCode::OK);
+        app.start_draining();
+        let response = ask(&app, "GET", "/readyz", "");
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(value(&response)["type"], "urn:usher:problem:not-ready");
+        assert_eq!(ask(&app, "GET", "/livez", "").status(), StatusCode::OK);
+    }
+
+    #[test]
+    fn routes_are_named_by_template() {
+        assert_eq!(name("/api/users/12"), "/api/users/{id}");
+        assert_eq!(name("/api/users/12/x"), "unknown");
+        assert!(is_probe("/livez") && !is_probe("/api/users"));
+    }
+}

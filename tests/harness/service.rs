@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -35,11 +36,20 @@ pub struct Builder {
     environment: Vec<(String, String)>,
     arguments: Vec<String>,
     shell: Vec<String>,
+    listener: Option<Arc<TcpListener>>,
 }
 
 impl Builder {
+    /// Hands the service a listening socket as its standard input.
+    pub fn listener(mut self, listener: &Arc<TcpListener>) -> Self {
+        listener.set_nonblocking(true).unwrap();
+        self.listener = Some(Arc::clone(listener));
+        self.env("LISTEN_STDIN", 1)
+    }
+
     /// Sets a variable of the service.
     pub fn env(mut self, name: &str, value: impl ToString) -> Self {
+        self.environment.retain(|(other, _)| other != name);
         self.environment.push((name.into(), value.to_string()));
         self
     }
@@ -69,7 +79,11 @@ impl Builder {
     }
 
     fn spawn(&self, folder: &Path) -> Child {
-        self.command(folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        let stdin = match &self.listener {
+            Some(listener) => OwnedFd::from(listener.try_clone().unwrap()).into(),
+            None => Stdio::null(),
+        };
+        self.command(folder).stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
     /// The command that becomes the service, with its folder as the working directory.
@@ -166,6 +180,7 @@ impl Service {
             environment: vec![("LISTEN_ADDR".into(), "127.0.0.1:0".into())],
             arguments: Vec::new(),
             shell: Vec::new(),
+            listener: None,
         }
     }
 

@@ -26,7 +26,10 @@ use crate::problem::{Kind, Problem};
 /// Largest head of a request, in bytes; beyond it is 431. hyper's read buffer is no larger either.
 const HEAD_MAX: usize = 16 << 10;
 
-/// How long a connection may stay silent once the service is stopping, or is crowded.
+/// How long a client may go on sending after we have said all we have to say.
+const LINGER: Duration = Duration::from_secs(10);
+
+/// How long a connection may stay silent, or linger, once the service is stopping, or is crowded.
 const HURRY: Duration = Duration::from_secs(1);
 
 /// Why a connection is over.
@@ -57,7 +60,8 @@ pub async fn run(socket: TcpStream, app: Arc<App>, crowded: bool, draining: watc
         Poll::Pending => watchdog.poll_expired(cx).map(End::Expired),
     })
     .await;
-    finish(connection.into_parts().io, end).await;
+    let patience = if crowded || app.is_draining() { HURRY } else { LINGER };
+    finish(connection.into_parts().io, end, patience).await;
 }
 
 fn protocol() -> Http {
@@ -72,7 +76,7 @@ fn protocol() -> Http {
     http
 }
 
-async fn finish(mut stream: WatchedStream, end: End) {
+async fn finish(mut stream: WatchedStream, end: End, patience: Duration) {
     match end {
         End::Done(Ok(())) => {}
         End::Done(Err(error)) => tracing::debug!(%error, "connection failed"),
@@ -84,7 +88,7 @@ async fn finish(mut stream: WatchedStream, end: End) {
         End::Expired(Phase::Sending) => return,
         End::Expired(_) => {}
     }
-    stream.close().await;
+    stream.close(patience).await;
 }
 
 /// The answer to a head that does not come to its end, written without hyper, which waits for it.

@@ -21,7 +21,9 @@ pub enum ListenError {
         "cannot listen on {address}: {cause}; set LISTEN_ADDR to another address or port (port 0 takes a free one)"
     )]
     Bind { address: SocketAddr, cause: io::Error },
-    #[error("cannot serve on standard input (LISTEN_STDIN): {0}; it must be a listening TCP socket")]
+    #[error(
+        "cannot serve on standard input (LISTEN_STDIN): {0}; it must be a listening TCP socket that does not block"
+    )]
     Stdin(io::Error),
     #[error(transparent)]
     Capacity(#[from] CapacityError),
@@ -69,6 +71,19 @@ impl Listener {
     }
 }
 
+impl Listener {
+    /// Takes no more connections. Natively the socket is closed, so that the next ones are refused.
+    #[cfg(not(target_os = "wasi"))]
+    pub(super) fn stop(self) {}
+
+    /// Takes no more connections. The socket stays open until the process ends: a host that handed
+    /// it over still owns it, and WasmEdge 0.17.1 aborts in the poll after a listener is closed.
+    #[cfg(target_os = "wasi")]
+    pub(super) fn stop(self) {
+        std::mem::forget(self);
+    }
+}
+
 /// Whether an accept error means that somebody shut the listener down, which is how a host tells
 /// a guest to stop.
 pub(super) fn is_shut_down(error: &io::Error) -> bool {
@@ -109,6 +124,7 @@ fn stdin() -> io::Result<(TcpListener, SocketAddr)> {
 fn adopt(socket: wasmedge_wasi_socket::socket::Socket) -> io::Result<(TcpListener, u16)> {
     use std::os::fd::{FromRawFd, IntoRawFd};
 
+    // On standard input WasmEdge does not allow it; there it must be so already.
     socket.set_nonblocking(true)?;
     let port = socket.get_local()?.port();
     // SAFETY: the descriptor is a socket, and `socket` gives it up.

@@ -41,7 +41,7 @@ pub async fn serve(listener: Listener, app: Arc<App>, stop: impl Future<Output =
     server.accept(&listener, stop).await;
     server.app.start_draining();
     server.accept_queued(&listener).await;
-    drop(listener);
+    listener.stop();
     server.drain().await;
 }
 

@@ -12,9 +12,7 @@ use tokio::time::timeout;
 
 use super::phase::{Phase, PhaseClock};
 
-/// How long a client may go on sending after we have said all we have to say.
-const LINGER: Duration = Duration::from_secs(10);
-/// How long it may pause while it does.
+/// How long a client may pause while it sends what nobody will read.
 const LINGER_PAUSE: Duration = Duration::from_secs(2);
 
 /// A TCP stream that notes the phases of its connection, and that can be closed without a reset.
@@ -32,14 +30,15 @@ impl WatchedStream {
         Self { socket, clock, ended: false }
     }
 
-    /// Ends our side and reads what the client still sends until it ends its own, within bounds.
+    /// Ends our side and reads what the client still sends until it ends its own, for as long as
+    /// `patience` and while it does not pause for long.
     /// A socket closed with unread input is reset, and the client may lose our last answer with it
     /// (RFC 9112 §9.6).
-    pub async fn close(mut self) {
+    pub async fn close(mut self, patience: Duration) {
         if self.ended || self.socket.shutdown().await.is_err() {
             return;
         }
-        let _ = timeout(LINGER, async {
+        let _ = timeout(patience, async {
             let mut rest = [0; 4096];
             while let Ok(Ok(1..)) = timeout(LINGER_PAUSE, self.socket.read(&mut rest)).await {}
         })

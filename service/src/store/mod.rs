@@ -5,7 +5,7 @@ mod claim;
 mod embedded;
 mod rehearsal;
 #[cfg(test)]
-mod suite;
+pub(crate) mod suite;
 
 use std::borrow::Cow;
 use std::error::Error;
