@@ -165,6 +165,11 @@ fn a_folder_that_cannot_be_used_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     assert_refused(&aot().folder(folder.path()).mount(".:.:readonly").run(), &["./data", "DATA_DIR"]);
 
+    // WasmEdge would look this one up below the folder that is granted.
+    let folder = tempfile::tempdir().unwrap();
+    let elsewhere = folder.path().join("elsewhere").display().to_string();
+    assert_refused(&aot().env("DATA_DIR", &elsewhere).run(), &[&elsewhere, "--dir", "DATA_DIR"]);
+
     // There, but granted read-only.
     let folder = tempfile::tempdir().unwrap();
     drop(aot().folder(folder.path()).start());

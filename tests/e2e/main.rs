@@ -5,4 +5,5 @@
 
 mod embedded;
 mod lifecycle;
+mod readme;
 mod users;

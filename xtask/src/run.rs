@@ -21,7 +21,19 @@ use crate::process::end_with_us;
 use crate::{aot, files, module};
 
 /// Settings of the service that it gets from our environment: it sees none but those it is given.
-const FORWARDED: [&str; 3] = ["DATA_DIR", "LOG_FORMAT", "LOG_LEVEL"];
+/// Where it listens is said by --listen.
+const FORWARDED: [&str; 10] = [
+    "DATA_DIR",
+    "LOG_LEVEL",
+    "LOG_FORMAT",
+    "MAX_CONNECTIONS",
+    "HEAD_TIMEOUT",
+    "BODY_TIMEOUT",
+    "HANDLE_TIMEOUT",
+    "WRITE_TIMEOUT",
+    "IDLE_TIMEOUT",
+    "DRAIN_TIMEOUT",
+];
 
 /// How the service's line begins by which it says that it serves.
 const LISTENING: &str = "listening on ";
@@ -229,6 +241,15 @@ mod tests {
         assert_eq!(greeting("listening on nothing", false), None);
         let text = greeting("listening on http://0.0.0.0:80", false).unwrap();
         assert!(text.contains("http://127.0.0.1:80/api/users"), "{text}");
+    }
+
+    #[test]
+    fn every_setting_but_where_to_listen_is_forwarded() {
+        let config = include_str!("../../service/src/config.rs");
+        let table = config.split("settings! {\n").nth(1).unwrap().split("};").next().unwrap();
+        let names = table.lines().filter_map(|line| line.trim().strip_prefix('"')?.split('"').next());
+        let names: Vec<&str> = names.filter(|name| !name.starts_with("LISTEN_")).collect();
+        assert_eq!(names, FORWARDED);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The house rules of DESIGN.md, as scans of the source. Each rule takes a path and a text and
+//! The house rules of ARCHITECTURE.md, as scans of the source. Each rule takes a path and a text and
 //! returns what offends, so that each also has a test that it can fail.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stderr, reason = "a panic is how a test fails")]
 

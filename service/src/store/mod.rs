@@ -1,9 +1,7 @@
 //! Where users are kept. The set of stores is closed, so it is an enum; what each must do is
 //! written once, in `suite.rs`, and run against every one.
 
-mod claim;
 mod embedded;
-mod rehearsal;
 #[cfg(test)]
 pub(crate) mod suite;
 

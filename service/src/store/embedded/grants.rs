@@ -1,0 +1,30 @@
+//! The folders that a guest was granted (`wasmedge --dir`).
+
+use std::path::Path;
+
+/// Whether an absolute path lies in a granted folder. WasmEdge looks an absolute path that does
+/// not up below `.`, so that data would land, and later be missed, in another place.
+#[cfg(target_os = "wasi")]
+pub fn cover(path: &Path) -> bool {
+    granted().any(|folder| path.starts_with(folder))
+}
+
+/// A native process may use any folder that the system lets it.
+#[cfg(not(target_os = "wasi"))]
+pub fn cover(_path: &Path) -> bool {
+    true
+}
+
+/// The names of the granted folders: the descriptors from 3 on, up to the first that is none.
+#[cfg(target_os = "wasi")]
+fn granted() -> impl Iterator<Item = std::path::PathBuf> {
+    (3..).map_while(|descriptor| {
+        // SAFETY: asking about a descriptor changes nothing, whatever it is.
+        let prestat = unsafe { wasi::fd_prestat_get(descriptor) }.ok()?;
+        // SAFETY: the only kind of grant there is, a folder.
+        let mut name = vec![0; unsafe { prestat.u.dir }.pr_name_len];
+        // SAFETY: the buffer is as long as it is said to be.
+        unsafe { wasi::fd_prestat_dir_name(descriptor, name.as_mut_ptr(), name.len()) }.ok()?;
+        Some(String::from_utf8_lossy(&name).trim_end_matches('\0').into())
+    })
+}
