@@ -51,6 +51,12 @@ impl Reply {
     }
 }
 
+/// The status codes of answers that came one after the other.
+pub fn statuses(answers: &str) -> Vec<u16> {
+    // A body may name the protocol too, but no status after it.
+    answers.split("HTTP/1.").skip(1).filter_map(|line| line.get(2..5)?.parse().ok()).collect()
+}
+
 impl Service {
     /// Sends a request with a new connection.
     pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&str>) -> Reply {
@@ -105,6 +111,11 @@ impl Service {
         let mut raw = self.connect();
         raw.send(bytes).unwrap();
         raw.rest().unwrap()
+    }
+
+    /// Asserts that what came before did no harm: the process still answers `/livez`.
+    pub fn assert_alive(&self) {
+        assert!(self.alive().is_some(), "the service no longer answers");
     }
 
     /// Whether `/livez` answers 200, and how long that took.
@@ -177,6 +188,18 @@ impl Raw {
     /// # Errors
     /// What the system says.
     pub fn reply(&mut self) -> io::Result<Reply> {
+        let mut reply = self.reply_head()?;
+        let mut body = vec![0; reply.header("content-length").map_or(0, |length| length.parse().unwrap())];
+        self.0.read_exact(&mut body)?;
+        reply.body = String::from_utf8_lossy(&body).into_owned();
+        Ok(reply)
+    }
+
+    /// Reads one answer that has no body, whatever its `Content-Length` says: one to HEAD.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn reply_head(&mut self) -> io::Result<Reply> {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
@@ -190,13 +213,6 @@ impl Raw {
             .filter_map(|line| line.split_once(": "))
             .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
             .collect();
-        let length = headers.iter().find(|(name, _)| name == "content-length").map_or(0, |(_, n)| n.parse().unwrap());
-        let mut body = vec![0; length];
-        self.0.read_exact(&mut body)?;
-        Ok(Reply {
-            status: status.unwrap_or_else(|| panic!("no status: {text}")),
-            headers,
-            body: String::from_utf8_lossy(&body).into_owned(),
-        })
+        Ok(Reply { status: status.unwrap_or_else(|| panic!("no status: {text}")), headers, body: String::new() })
     }
 }

@@ -9,13 +9,20 @@ mod client;
 mod process;
 mod service;
 mod wait;
+pub mod wire;
 
-pub use client::{Raw, Reply};
-pub use process::Usage;
+pub use client::{Raw, Reply, statuses};
+pub use process::{Usage, raise_descriptor_limit};
 pub use service::{Builder, Failed, Runtime, Service};
 pub use wait::{eventually, within};
 
 /// Whether long tests are asked for (`cargo xtask test --long`).
 pub fn long() -> bool {
     std::env::var_os("USHER_LONG").is_some()
+}
+
+/// Checks every row of a table, and fails with all that are wrong: `check` says what of a row is.
+pub fn none_wrong<T>(rows: impl IntoIterator<Item = T>, check: impl FnMut(T) -> Option<String>) {
+    let wrong: Vec<String> = rows.into_iter().filter_map(check).collect();
+    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
 }

@@ -3,12 +3,14 @@
 use std::fs;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 /// What a process uses at a moment.
 #[derive(Debug, Clone, Copy)]
 pub struct Usage {
     /// Resident memory in KiB.
     pub memory_kib: u64,
-    /// Open descriptors.
+    /// Open descriptors, without the timers and such that a runtime makes when it first needs them.
     pub descriptors: usize,
     /// Processor time so far.
     pub cpu: Duration,
@@ -25,8 +27,25 @@ impl Usage {
         let ticks: u64 = fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime");
         Self {
             memory_kib: resident.trim().trim_end_matches(" kB").parse().expect("a number"),
-            descriptors: fs::read_dir(format!("/proc/{pid}/fd")).expect("the process runs").count(),
+            descriptors: descriptors(pid),
             cpu: Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second()),
         }
+    }
+}
+
+fn descriptors(pid: u32) -> usize {
+    let all = fs::read_dir(format!("/proc/{pid}/fd")).expect("the process runs");
+    let targets = all.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    targets.filter(|target| !target.to_string_lossy().starts_with("anon_inode:")).count()
+}
+
+/// Lets this process, and what it starts from now on, open so many descriptors.
+pub fn raise_descriptor_limit(least: u64) {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_some_and(|current| current < least) {
+        let raised = Rlimit { current: Some(least), maximum: limit.maximum };
+        setrlimit(Resource::Nofile, raised).unwrap_or_else(|error| {
+            panic!("this test opens {least} descriptors, the hard limit is {:?}: {error}", limit.maximum)
+        });
     }
 }

@@ -117,14 +117,34 @@ impl Builder {
 
     /// Starts the service and waits until it listens.
     pub fn start(self) -> Service {
+        let mut service = self.launch();
+        service.address = service.wait_for_address();
+        service.descriptors = service.usage().descriptors;
+        service
+    }
+
+    /// Starts a service that cannot say where it listens, on a port that was free a moment ago, and
+    /// waits until it answers there.
+    pub fn start_blind(self) -> Service {
+        eventually("the service starts on a port that nobody took meanwhile", || {
+            let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            let mut service = self.clone().env("LISTEN_ADDR", address).launch();
+            service.address = address;
+            eventually("the service answers or ends", || {
+                (service.alive().is_some() || !service.is_running()).then_some(())
+            });
+            service.is_running().then_some(service)
+        })
+    }
+
+    fn launch(self) -> Service {
         let own = self.folder.is_none().then(|| tempfile::tempdir().unwrap());
         let folder = self.folder.clone().unwrap_or_else(|| own.as_ref().unwrap().path().to_owned());
         let mut child = self.spawn(&folder);
         let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
         let output = Output { out: Lines::follow(stdout), log: Lines::follow(stderr) };
-        let mut service = Service { child, address: ([127, 0, 0, 1], 0).into(), builder: self, folder, own, output };
-        service.address = service.wait_for_address();
-        service
+        let address = ([127, 0, 0, 1], 0).into();
+        Service { child, address, descriptors: usize::MAX, builder: self, folder, own, output }
     }
 
     /// Runs a service that is expected to end by itself.
@@ -158,6 +178,8 @@ pub struct Failed {
 pub struct Service {
     child: Child,
     address: SocketAddr,
+    /// Those that were open at its start.
+    descriptors: usize,
     builder: Builder,
     folder: PathBuf,
     own: Option<TempDir>,
@@ -213,6 +235,17 @@ impl Service {
     /// What its process uses.
     pub fn usage(&self) -> Usage {
         Usage::of(self.pid())
+    }
+
+    /// Waits until every connection is closed: its descriptors are as few as at its start. Gives what
+    /// it uses then.
+    pub fn at_rest(&self) -> Usage {
+        let mut last = self.usage();
+        let rests = within(Duration::from_secs(20), || {
+            last = self.usage();
+            (last.descriptors <= self.descriptors).then_some(last)
+        });
+        rests.unwrap_or_else(|| panic!("{} descriptors, {} at the start", last.descriptors, self.descriptors))
     }
 
     /// The folder that is its world.

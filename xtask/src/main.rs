@@ -29,6 +29,7 @@ mod process;
 mod progress;
 mod run;
 mod setup;
+mod system;
 mod test;
 mod versions;
 mod wasmedge;

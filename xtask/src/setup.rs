@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::paths::Paths;
 use crate::process::{capture, find_on_path};
 use crate::versions::Versions;
-use crate::{clang, files, progress, wasmedge};
+use crate::{clang, files, progress, system, wasmedge};
 
 /// Brings the machine to where it can build and run the service; quick when it is there already.
 pub fn setup(paths: &Paths) -> Result<()> {
@@ -24,7 +24,7 @@ pub fn setup(paths: &Paths) -> Result<()> {
         add_target(&versions.rust.target)?;
     }
     if !clang::present()? {
-        clang::install(&versions.clang)?;
+        system::provide("clang or libclang", &versions.clang.packages, clang::ELSEWHERE)?;
     }
     if !wasmedge::ready(paths, &versions.wasmedge) {
         wasmedge::install(paths, &versions.wasmedge)?;

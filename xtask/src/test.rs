@@ -5,22 +5,30 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::paths::Paths;
+use crate::process::find_on_path;
 use crate::progress::seconds;
 use crate::versions::Versions;
-use crate::{artifacts, cargo, setup};
+use crate::{artifacts, cargo, setup, system};
 
 /// Makes the long tests run too.
 const LONG: &str = "USHER_LONG";
 
 /// Runs all steps, the quick ones first, up to the first that fails.
 pub fn test(paths: &Paths, long: bool, filter: &[String]) -> Result<()> {
-    let target = Versions::pinned()?.rust.target;
+    let versions = Versions::pinned()?;
+    let target = versions.rust.target;
     let run = |words: &str| {
         let words: Vec<&str> = words.split(' ').collect();
         cargo::run(&mut cargo::cargo(paths, &words))
     };
     let mut steps = Steps::default();
-    steps.step("set-up", || setup::setup(paths))?;
+    steps.step("set-up", || {
+        setup::setup(paths)?;
+        match find_on_path("curl") {
+            Some(_) => Ok(()),
+            None => system::provide("curl, which the tests use,", &versions.tests.packages, "curl"),
+        }
+    })?;
     steps.step("formatting", || run("fmt --all --check").context("run `cargo fmt --all`"))?;
     steps.step("clippy", || run("clippy --workspace --all-targets --locked -- -D warnings"))?;
     steps.step("clippy for the guest", || {

@@ -9,7 +9,8 @@ use serde::Deserialize;
 pub struct Versions {
     pub wasmedge: WasmEdge,
     pub rust: Rust,
-    pub clang: Clang,
+    pub clang: Packages,
+    pub tests: Packages,
 }
 
 /// The WasmEdge to use, and the Debian suites that carry it.
@@ -28,10 +29,10 @@ pub struct Rust {
     pub target: String,
 }
 
-/// The C compiler's Debian packages.
+/// Debian packages of the machine's own release.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Clang {
+pub struct Packages {
     pub packages: Vec<String>,
 }
 

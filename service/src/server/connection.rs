@@ -23,14 +23,18 @@ use crate::App;
 use crate::config::Limits;
 use crate::problem::{Kind, Problem};
 
-/// Largest head of a request, in bytes; beyond it is 431. hyper's read buffer is no larger either.
+/// Largest head of a request, in bytes, give or take what one read brings; beyond it is 431.
+/// hyper's buffers are no larger either.
 const HEAD_MAX: usize = 16 << 10;
 
 /// How long a client may go on sending after we have said all we have to say.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// How long a connection may stay silent, or linger, once the service is stopping, or is crowded.
+/// How long a connection may stay silent, or linger, once the service is stopping.
 const HURRY: Duration = Duration::from_secs(1);
+
+/// How long a connection beyond the capacity may stay silent, or linger: probes come at once.
+const HURRY_CROWDED: Duration = Duration::from_millis(500);
 
 /// Why a connection is over.
 enum End {
@@ -60,7 +64,11 @@ pub async fn run(socket: TcpStream, app: Arc<App>, crowded: bool, draining: watc
         Poll::Pending => watchdog.poll_expired(cx).map(End::Expired),
     })
     .await;
-    let patience = if crowded || app.is_draining() { HURRY } else { LINGER };
+    let patience = match (crowded, app.is_draining()) {
+        (true, _) => HURRY_CROWDED,
+        (false, true) => HURRY,
+        (false, false) => LINGER,
+    };
     finish(connection.into_parts().io, end, patience).await;
 }
 
@@ -84,9 +92,9 @@ async fn finish(mut stream: WatchedStream, end: End, patience: Duration) {
             // Its socket is as willing to take this as any answer, or it does not matter.
             let _ = timeout(HURRY, stream.write_all(&head_timeout())).await;
         }
-        // Whoever did not take an answer does not take an end of it either.
-        End::Expired(Phase::Sending) => return,
-        End::Expired(_) => {}
+        // Nothing was said that could be lost, or whoever did not take an answer takes no end of it.
+        End::Expired(Phase::Silent | Phase::Sending) => return,
+        End::Expired(Phase::Handling) => {}
     }
     stream.close(patience).await;
 }
@@ -148,9 +156,10 @@ impl Watchdog {
     fn deadline(&self, phase: Phase, since: Instant) -> Option<Instant> {
         match phase {
             Phase::Silent => {
-                let hurried = if self.crowded { Some(since) } else { self.drained_at };
                 let patient = since + self.limits.idle;
-                Some(hurried.map_or(patient, |from| patient.min(from.max(since) + HURRY)))
+                let drained = self.drained_at.map(|at| at.max(since) + HURRY);
+                let crowded = self.crowded.then_some(since + HURRY_CROWDED);
+                [drained, crowded].into_iter().flatten().chain([patient]).min()
             }
             Phase::Head => Some(since + self.limits.head),
             Phase::Handling => None,

@@ -5,7 +5,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderValue};
 use http::uri::Authority;
-use http::{Request, Response, Version};
+use http::{Method, Request, Response, Version};
 use hyper::Body;
 use hyper::body::HttpBody;
 use tokio::time::timeout;
@@ -20,11 +20,14 @@ pub async fn answer(app: &App, crowded: bool, request: Request<Body>) -> Respons
     let started = Instant::now();
     let method = request.method().clone();
     let route = routes::name(request.uri().path());
+    // hyper does not tell whether a Content-Length came with the chunks, and then the connection
+    // must end, as somebody on the way may have gone by it (RFC 9112 §6.1).
+    let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
     let mut response = match admit(app, crowded, request).await {
         Ok(request) => respond(app, request).await,
         Err(problem) => problem.into_response(),
     };
-    if app.is_draining() {
+    if chunked || app.is_draining() {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     telemetry::request(&method, route, response.status(), started.elapsed());
@@ -37,16 +40,30 @@ async fn admit(app: &App, crowded: bool, request: Request<Body>) -> Result<Reque
     if crowded && !routes::is_probe(request.uri().path()) {
         return Err(Problem::new(Kind::Overloaded, "the server has too many connections; try again later").closing());
     }
+    if !has_valid_target(&request) {
+        let detail = "the target must begin with a slash or be a URL (RFC 9112 §3.2)";
+        return Err(Problem::new(Kind::MalformedRequest, detail).closing());
+    }
     if !has_valid_host(&request) {
         let detail = "an HTTP/1.1 request needs exactly one Host header with a valid host (RFC 9112 §3.2)";
         return Err(Problem::new(Kind::MalformedRequest, detail).closing());
     }
     let (head, body) = request.into_parts();
-    let body = match timeout(app.limits.body, read(body)).await {
-        Ok(body) => body?,
-        Err(_) => return Err(Problem::new(Kind::RequestTimeout, "the body took too long to arrive").closing()),
-    };
-    Ok(Request::from_parts(head, body))
+    if body.is_end_stream() {
+        return Ok(Request::from_parts(head, Bytes::new()));
+    }
+    match timeout(app.limits.body, read(body)).await {
+        Ok(body) => Ok(Request::from_parts(head, body?)),
+        Err(_) => Err(Problem::new(Kind::RequestTimeout, "the body took too long to arrive").closing()),
+    }
+}
+
+/// RFC 9112 §3.2: a path, or the URL of one; host and port alone are for CONNECT.
+fn has_valid_target(request: &Request<Body>) -> bool {
+    match (request.uri().scheme_str(), request.uri().authority()) {
+        (None, None) | (Some("http" | "https"), Some(_)) => true,
+        _ => request.method() == Method::CONNECT,
+    }
 }
 
 /// RFC 9112 §3.2: exactly one Host header. A target in absolute form names the host itself and
@@ -54,10 +71,18 @@ async fn admit(app: &App, crowded: bool, request: Request<Body>) -> Result<Reque
 fn has_valid_host(request: &Request<Body>) -> bool {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {
-        (Some(host), None) => host.is_empty() || Authority::try_from(host.as_bytes()).is_ok(),
+        (Some(host), None) => host.is_empty() || is_host(host.as_bytes()),
         (None, _) => request.version() < Version::HTTP_11 || request.uri().authority().is_some(),
         (Some(_), Some(_)) => false,
     }
+}
+
+/// RFC 9110 §7.2: a host and, if any, a port in digits; nothing about a user.
+fn is_host(text: &[u8]) -> bool {
+    Authority::try_from(text).is_ok_and(|authority| {
+        let port = authority.as_str().strip_prefix(authority.host());
+        port.is_some_and(|port| port.strip_prefix(':').unwrap_or(port).bytes().all(|b| b.is_ascii_digit()))
+    })
 }
 
 /// Reads a body up to [`BODY_MAX`]. One that says beforehand that it is larger is not begun, so
