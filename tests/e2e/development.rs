@@ -15,6 +15,16 @@ fn folder() -> TempDir {
     tempfile::Builder::new().prefix("usher").tempdir().unwrap()
 }
 
+/// `cargo xtask run`, ended with the test, and its service with it.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 fn run(folder: &Path, listen: &str) -> Child {
     Command::new(env!("CARGO"))
         .args(["xtask", "run", "--listen", listen])
@@ -29,7 +39,8 @@ fn run(folder: &Path, listen: &str) -> Child {
 #[test]
 fn it_says_where_it_serves_and_what_to_try_and_ends_by_ctrl_c() {
     let folder = folder();
-    let mut child = run(folder.path(), "127.0.0.1:0");
+    let mut running = Running(run(folder.path(), "127.0.0.1:0"));
+    let child = &mut running.0;
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
     let greeting: Vec<String> = lines.by_ref().take_while(|line| !line.contains("Ctrl-C")).collect();
     let address = greeting.iter().find_map(|line| line.split("ready:  http://").nth(1)).unwrap().parse().unwrap();
@@ -40,7 +51,7 @@ fn it_says_where_it_serves_and_what_to_try_and_ends_by_ctrl_c() {
     assert_eq!(reply.status, 200);
     assert!(folder.path().join("users.redb").exists());
 
-    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    kill_process(Pid::from_child(child), Signal::INT).unwrap();
     assert!(lines.any(|line| line == "stopped"));
     let status = eventually("it ends", || child.try_wait().unwrap());
     assert_eq!(status.code(), Some(0));

@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, reason = "long tests report figures to whoever runs them with --nocapture")]
 
 mod bodies;
+mod database;
 mod development;
 mod embedded;
 mod http;

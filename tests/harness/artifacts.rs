@@ -42,3 +42,8 @@ pub fn wasmedge() -> PathBuf {
 pub fn native() -> PathBuf {
     artifact("USHER_NATIVE")
 }
+
+/// MariaDB: programs in `bin`, a new data folder in `seed`.
+pub fn mariadb() -> PathBuf {
+    artifact("USHER_MARIADB")
+}

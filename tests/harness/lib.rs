@@ -6,13 +6,18 @@
 
 mod artifacts;
 mod client;
+mod database;
+mod lines;
 mod process;
+mod proxy;
 mod service;
 mod wait;
 pub mod wire;
 
 pub use client::{Raw, Reply, statuses};
+pub use database::{Database, DatabaseBuilder, Session};
 pub use process::{Usage, raise_descriptor_limit};
+pub use proxy::{Proxy, Verdict, command, error_packet, ok_packet};
 pub use service::{Builder, Failed, Runtime, Service};
 pub use wait::{eventually, within};
 

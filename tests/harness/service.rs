@@ -1,18 +1,18 @@
 //! The service as a process.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::lines::Lines;
 use crate::wait::within;
 use crate::{Usage, artifacts, eventually};
 
@@ -306,40 +306,5 @@ impl Drop for Service {
         }
         // A test may have made the folder read-only.
         let _ = fs::remove_dir_all(&self.folder);
-    }
-}
-
-/// What a process writes to a pipe, read as it comes so that the pipe never fills.
-#[derive(Debug)]
-struct Lines {
-    text: Arc<Mutex<String>>,
-    reader: Mutex<Option<thread::JoinHandle<()>>>,
-}
-
-impl Lines {
-    fn follow(pipe: impl Read + Send + 'static) -> Self {
-        let text = Arc::new(Mutex::new(String::new()));
-        let shared = Arc::clone(&text);
-        let reader = thread::spawn(move || {
-            let mut pipe = BufReader::new(pipe);
-            let mut line = Vec::new();
-            while matches!(pipe.read_until(b'\n', &mut line), Ok(1..)) {
-                shared.lock().unwrap().push_str(&String::from_utf8_lossy(&line));
-                line.clear();
-            }
-        });
-        Self { text, reader: Mutex::new(Some(reader)) }
-    }
-
-    fn text(&self) -> String {
-        self.text.lock().unwrap().clone()
-    }
-
-    /// All of it; waits for the end of the process.
-    fn finished(&self) -> String {
-        if let Some(reader) = self.reader.lock().unwrap().take() {
-            let _ = reader.join();
-        }
-        self.text()
     }
 }

@@ -69,6 +69,14 @@ pub fn install_command(packages: &[String]) -> String {
 /// sources lie in one folder, nothing is installed, and any user may run it.
 pub struct PrivateApt {
     folder: PathBuf,
+    archive: Archive,
+}
+
+/// Where this machine gets Debian from.
+#[derive(Debug, PartialEq)]
+struct Archive {
+    /// The machine's own release, by the name that its sources use ("bookworm", "stable").
+    suite: String,
     mirror: String,
 }
 
@@ -79,19 +87,24 @@ impl PrivateApt {
             Path::new(KEYRING).exists(),
             "{KEYRING} is missing, so packages cannot be verified: install debian-archive-keyring"
         );
-        let mirror = machines_mirror()?;
+        let archive = machines_archive()?;
         for needed in ["state/lists/partial", "cache/archives/partial", "empty"] {
             files::make_folder(&folder.join(needed))?;
         }
-        let apt = Self { folder, mirror };
+        let apt = Self { folder, archive };
         apt.write("status", "")?;
         apt.write("apt.conf", &configuration(&apt.folder, &architecture()?))?;
         Ok(apt)
     }
 
+    /// Reads the lists of the machine's own release.
+    pub fn use_own_suite(&self) -> Result<()> {
+        self.use_suite(&self.archive.suite)
+    }
+
     /// Reads the lists of a suite; the mirror may be slow, this is the first time it is asked.
     pub fn use_suite(&self, suite: &str) -> Result<()> {
-        let line = format!("deb [signed-by={KEYRING}] {} {suite} main\n", self.mirror);
+        let line = format!("deb [signed-by={KEYRING}] {} {suite} main\n", self.archive.mirror);
         self.write("sources.list", &line)?;
         capture(self.command("apt-get").arg("update"))
             .with_context(|| format!("cannot read the package lists of Debian {suite}"))?;
@@ -104,14 +117,15 @@ impl PrivateApt {
         Ok(candidate_in(&policy))
     }
 
-    /// Downloads packages with all they depend on and unpacks them into a folder.
-    pub fn unpack(&self, packages: &[String], into: &Path) -> Result<()> {
+    /// Downloads packages with all they depend on and unpacks them into a folder, except those in
+    /// `without`.
+    pub fn unpack(&self, packages: &[String], without: &[&str], into: &Path) -> Result<()> {
         let options = ["install", "-y", "--download-only"];
         capture(self.command("apt-get").args(options).args(packages))?;
         for entry in files::entries(&self.folder.join("cache/archives"))? {
-            let package = entry.path();
-            if package.extension().is_some_and(|ext| ext == "deb") {
-                capture(Command::new("dpkg-deb").arg("-x").arg(&package).arg(into))?;
+            let file = entry.file_name();
+            if package_in(&file.to_string_lossy()).is_some_and(|package| !without.contains(&package)) {
+                capture(Command::new("dpkg-deb").arg("-x").arg(entry.path()).arg(into))?;
             }
         }
         Ok(())
@@ -176,8 +190,14 @@ Debug::NoLocking "true";
     )
 }
 
-/// The address of the mirror that this machine gets Debian from.
-fn machines_mirror() -> Result<String> {
+/// The package that a downloaded file holds.
+fn package_in(file: &str) -> Option<&str> {
+    let (package, _) = file.strip_suffix(".deb")?.split_once('_')?;
+    Some(package)
+}
+
+/// The archive that this machine gets Debian from.
+fn machines_archive() -> Result<Archive> {
     let mut command = Command::new("apt-get");
     // Without release information the sources alone are enough: no `apt-get update` ran here yet.
     command.args(["indextargets", "--no-release-info", "--format"]);
@@ -190,7 +210,7 @@ fn machines_mirror() -> Result<String> {
 
 /// Picks the main archive among lines of "RELEASE URI": the machine's own release first, then
 /// any that is neither updates nor security.
-fn main_archive(targets: &str, codename: Option<&str>) -> Option<String> {
+fn main_archive(targets: &str, codename: Option<&str>) -> Option<Archive> {
     let archives: Vec<(&str, &str)> = targets
         .lines()
         .filter_map(|line| line.split_once(' '))
@@ -198,7 +218,7 @@ fn main_archive(targets: &str, codename: Option<&str>) -> Option<String> {
         .collect();
     let own = archives.iter().find(|(suite, _)| Some(*suite) == codename);
     let main = || archives.iter().find(|(suite, _)| !suite.contains(['-', '/']));
-    own.or_else(main).map(|(_, uri)| (*uri).to_owned())
+    own.or_else(main).map(|(suite, mirror)| Archive { suite: (*suite).to_owned(), mirror: (*mirror).to_owned() })
 }
 
 /// The value of a key in /etc/os-release.
@@ -239,13 +259,15 @@ mod tests {
 
     #[test]
     fn the_mirror_is_the_main_archive_of_the_own_release() {
-        assert_eq!(main_archive(TARGETS, Some("bookworm")).unwrap(), "http://mirror.example/debian/");
+        let archive = main_archive(TARGETS, Some("bookworm")).unwrap();
+        assert_eq!((&*archive.suite, &*archive.mirror), ("bookworm", "http://mirror.example/debian/"));
     }
 
     #[test]
     fn a_release_by_another_name_still_finds_a_mirror() {
         let targets = "stable-updates http://m.example/debian/\nstable http://m.example/debian/";
-        assert_eq!(main_archive(targets, Some("bookworm")).unwrap(), "http://m.example/debian/");
+        let archive = main_archive(targets, Some("bookworm")).unwrap();
+        assert_eq!((&*archive.suite, &*archive.mirror), ("stable", "http://m.example/debian/"));
     }
 
     #[test]
@@ -253,6 +275,13 @@ mod tests {
         assert_eq!(main_archive("", None), None);
         let security = "bookworm-security http://m.example/debian-security/";
         assert_eq!(main_archive(security, Some("bookworm")), None);
+    }
+
+    #[test]
+    fn a_downloaded_file_tells_its_package() {
+        assert_eq!(package_in("libc6_2.36-9+deb12u14_amd64.deb").unwrap(), "libc6");
+        assert_eq!(package_in("mariadb-server-core_1%3a10.11.18-0_amd64.deb").unwrap(), "mariadb-server-core");
+        assert_eq!(package_in("partial"), None);
     }
 
     #[test]

@@ -1,14 +1,13 @@
 //! A WasmEdge that runs where the distribution has none: Debian packages of a newer suite,
 //! unpacked with the libraries they need, libc included, and started through their own loader.
 
-use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use crate::apt::{self, PrivateApt};
+use crate::apt::PrivateApt;
 use crate::files;
+use crate::unpacked::{self, link, rename, write_script};
 use crate::versions::WasmEdge;
 
 /// Makes the folder `made` from Debian's packages, using `staging` for what is needed meanwhile.
@@ -28,7 +27,7 @@ fn unpack(wanted: &WasmEdge, staging: &Path, into: &Path) -> Result<()> {
             continue;
         }
         match apt.candidate("wasmedge")? {
-            Some(version) if wanted.accepts(&version) => return apt.unpack(&wanted.packages, into),
+            Some(version) if wanted.accepts(&version) => return apt.unpack(&wanted.packages, &[], into),
             Some(version) => seen.push(format!("Debian {suite} has WasmEdge {version}")),
             None => seen.push(format!("Debian {suite} has no WasmEdge")),
         }
@@ -42,53 +41,13 @@ fn arrange(unpacked: &Path, made: &Path) -> Result<()> {
     for folder in ["bin", "include", "lib", "libexec", "link", "plugin"] {
         files::make_folder(&made.join(folder))?;
     }
-    for folder in library_folders(unpacked)? {
-        gather_libraries(&folder, &made.join("lib"))?;
-    }
+    unpacked::gather_libraries(unpacked, &made.join("lib"))?;
     rename(&usr.join("bin/wasmedge"), &made.join("libexec/wasmedge"))?;
     rename(&usr.join("include/wasmedge"), &made.join("include/wasmedge"))?;
-    write_wrapper(&made.join("bin/wasmedge"), loader(&made.join("lib"))?)?;
+    write_wrapper(&made.join("bin/wasmedge"), &loader(&made.join("lib"))?)?;
     // For linkers. They put their library folder on rustc's LD_LIBRARY_PATH, where the bundle's
     // libc would break it, so this one holds nothing else.
     link("../lib/libwasmedge.so", &made.join("link/libwasmedge.so"))
-}
-
-fn library_folders(unpacked: &Path) -> Result<Vec<PathBuf>> {
-    let multiarch = apt::multiarch();
-    let mut folders = Vec::new();
-    for top in [unpacked.to_path_buf(), unpacked.join("usr")] {
-        folders.extend([top.join("lib").join(&multiarch), top.join("lib"), top.join("lib64")]);
-    }
-    for entry in files::entries(&unpacked.join("usr/lib"))? {
-        if entry.file_name().to_string_lossy().starts_with("llvm") {
-            folders.push(entry.path().join("lib"));
-        }
-    }
-    Ok(folders)
-}
-
-/// Moves shared libraries into one flat folder: libLLVM looks for its own in `$ORIGIN/../lib`.
-fn gather_libraries(from: &Path, to: &Path) -> Result<()> {
-    for entry in files::entries(from)? {
-        let name = entry.file_name();
-        let place = to.join(&name);
-        let text = name.to_string_lossy();
-        if !(text.ends_with(".so") || text.contains(".so.")) {
-            continue;
-        }
-        let kind = entry.file_type().context("cannot read a library's type")?;
-        if kind.is_file() {
-            rename(&entry.path(), &place)?;
-        } else if kind.is_symlink() && fs::symlink_metadata(&place).is_err() {
-            let target = fs::read_link(entry.path()).context("cannot read a library's link")?;
-            // In a flat folder every link leads to its neighbour; one that keeps the name led to
-            // the file that has just been moved, or is about to be.
-            if let Some(target) = target.file_name().filter(|target| *target != name) {
-                link(&target.to_string_lossy(), &place)?;
-            }
-        }
-    }
-    Ok(())
 }
 
 /// The loader's file name, which the architecture decides.
@@ -100,7 +59,7 @@ fn loader(lib: &Path) -> Result<String> {
         .context("the unpacked packages hold no loader (ld-linux*.so)")
 }
 
-fn write_wrapper(path: &Path, loader: String) -> Result<()> {
+fn write_wrapper(path: &Path, loader: &str) -> Result<()> {
     let script = format!(
         r#"#!/bin/sh
 # WasmEdge needs a newer libc than this machine has: start it through its own loader.
@@ -108,22 +67,15 @@ here=$(dirname "$(dirname "$(readlink -f "$0")")")
 exec "$here/lib/{loader}" --library-path "$here/lib" --argv0 wasmedge "$here/libexec/wasmedge" "$@"
 "#
     );
-    fs::write(path, script).with_context(|| format!("cannot write {}", path.display()))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
-        .with_context(|| format!("cannot make {} executable", path.display()))
-}
-
-fn rename(from: &Path, to: &Path) -> Result<()> {
-    fs::rename(from, to).with_context(|| format!("the unpacked packages lack {}", from.display()))
-}
-
-fn link(target: &str, link: &Path) -> Result<()> {
-    symlink(target, link).with_context(|| format!("cannot make the link {}", link.display()))
+    write_script(path, &script)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::apt;
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
     use std::process::Command;
 
     fn unpacked() -> tempfile::TempDir {

@@ -49,6 +49,18 @@ pub fn remove(path: &Path) -> Result<()> {
     removed.with_context(|| format!("cannot remove {}", path.display()))
 }
 
+/// Puts the folder `made` at `place`; what was there goes into the folder `staging`, and with it.
+pub fn put_in_place(made: &Path, place: &Path, staging: &Path) -> Result<()> {
+    if fs::symlink_metadata(place).is_ok() {
+        put(place, &staging.join("old"))?;
+    }
+    put(made, place)
+}
+
+fn put(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).with_context(|| format!("cannot move {} to {}", from.display(), to.display()))
+}
+
 /// Makes a folder and its parents.
 pub fn make_folder(path: &Path) -> Result<()> {
     fs::create_dir_all(path).with_context(|| format!("cannot make the folder {}", path.display()))
@@ -96,6 +108,21 @@ mod tests {
         let left = entries(folder.path()).unwrap();
         assert_eq!(left.len(), 1);
         assert_eq!(fs::read(kept).unwrap(), b"whole");
+    }
+
+    #[test]
+    fn a_new_folder_takes_the_place_of_the_old_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("place");
+        for content in ["first", "second"] {
+            let staging = staging().tempdir_in(&folder).unwrap();
+            let made = staging.path().join("made");
+            make_folder(&made).unwrap();
+            fs::write(made.join("file"), content).unwrap();
+            put_in_place(&made, &place, staging.path()).unwrap();
+            assert_eq!(fs::read_to_string(place.join("file")).unwrap(), content);
+        }
+        assert_eq!(entries(folder.path()).unwrap().len(), 1);
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod cargo;
 mod clang;
 mod files;
 mod links;
+mod mariadb;
 mod module;
 mod paths;
 mod process;
@@ -31,6 +32,7 @@ mod run;
 mod setup;
 mod system;
 mod test;
+mod unpacked;
 mod versions;
 mod wasmedge;
 

@@ -46,6 +46,11 @@ impl Paths {
         self.wasmedge().join("bin/wasmedge")
     }
 
+    /// MariaDB for tests: programs in `bin`, a new data folder in `seed`.
+    pub fn mariadb(&self) -> PathBuf {
+        self.tools().join("mariadb")
+    }
+
     /// Modules compiled ahead of time.
     pub fn aot_cache(&self) -> PathBuf {
         self.tools().join("aot")

@@ -1,5 +1,6 @@
 //! Everything the other commands need on this machine, in order, once.
 
+use std::fs::File;
 use std::path::Path;
 use std::process::Command;
 
@@ -16,10 +17,7 @@ pub fn setup(paths: &Paths) -> Result<()> {
     if complete(paths, &versions)? {
         return Ok(());
     }
-    files::make_folder(&paths.tools())?;
-    // Whoever comes second finds all done and has nothing left to do.
-    let lock = paths.tools().join("lock");
-    let _held = files::lock(&lock, "another set-up is running, waiting …")?;
+    let _held = lock(paths)?;
     if !has_target(&versions.rust.target)? {
         add_target(&versions.rust.target)?;
     }
@@ -30,6 +28,13 @@ pub fn setup(paths: &Paths) -> Result<()> {
         wasmedge::install(paths, &versions.wasmedge)?;
     }
     Ok(())
+}
+
+/// Takes set-up's lock, under which `.tools` is changed. Whoever comes second finds all done and has
+/// nothing left to do.
+pub fn lock(paths: &Paths) -> Result<File> {
+    files::make_folder(&paths.tools())?;
+    files::lock(&paths.tools().join("lock"), "another set-up is running, waiting …")
 }
 
 fn complete(paths: &Paths, versions: &Versions) -> Result<bool> {
@@ -53,6 +58,9 @@ fn add_target(target: &str) -> Result<()> {
     progress::during(&format!("adding the Rust target {target}"), "added", || {
         capture(Command::new("rustup").args(["target", "add", target]))
             .with_context(|| format!("`rustup target add {target}` has to work by hand first"))?;
+        if !has_target(target)? {
+            bail!("rustup takes {target} for installed, but its libraries are gone: reinstall the toolchain");
+        }
         Ok(())
     })
 }

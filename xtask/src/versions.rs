@@ -11,6 +11,7 @@ pub struct Versions {
     pub rust: Rust,
     pub clang: Packages,
     pub tests: Packages,
+    pub mariadb: Packages,
 }
 
 /// The WasmEdge to use, and the Debian suites that carry it.

@@ -2,7 +2,6 @@
 //! packages.
 
 use std::env;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -45,16 +44,7 @@ pub fn install(paths: &Paths, wanted: &WasmEdge) -> Result<()> {
     }
     let version = version_of(&made.join("bin/wasmedge")).context("the new WasmEdge does not run on this machine")?;
     ensure!(wanted.accepts(&version), "the new WasmEdge is {version} instead of {}", wanted.version);
-    // What was there before goes with the staging folder.
-    let place = paths.wasmedge();
-    if fs::symlink_metadata(&place).is_ok() {
-        put(&place, &staging.path().join("old"))?;
-    }
-    put(&made, &place)
-}
-
-fn put(from: &Path, to: &Path) -> Result<()> {
-    fs::rename(from, to).with_context(|| format!("cannot move {} to {}", from.display(), to.display()))
+    files::put_in_place(&made, &paths.wasmedge(), staging.path())
 }
 
 /// The folder of an installed WasmEdge that can be used.

@@ -1,0 +1,147 @@
+//! MariaDB at `.tools/mariadb` for tests: Debian packages of the machine's own release, unpacked and
+//! not installed, and a new data folder for tests to copy.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::apt::{self, PrivateApt};
+use crate::paths::Paths;
+use crate::process::capture;
+use crate::unpacked::{self, rename, write_script};
+use crate::versions::Packages;
+use crate::{files, progress, setup};
+
+/// The programs that can be started in `bin`, and where the packages have them.
+const PROGRAMS: [&str; 3] = ["sbin/mariadbd", "bin/mariadb", "bin/mariadb-install-db"];
+
+/// The machine's own libc is the one of the packages, and two of them would not work together.
+const LIBC: &str = "libc6";
+
+/// Puts MariaDB into `.tools`; quick when it is there already.
+pub fn provide(paths: &Paths, wanted: &Packages) -> Result<()> {
+    if ready(&paths.mariadb()) {
+        return Ok(());
+    }
+    let _held = setup::lock(paths)?;
+    if ready(&paths.mariadb()) {
+        return Ok(());
+    }
+    let names = wanted.packages.join(" and ");
+    if !apt::available() {
+        bail!("the tests start MariaDB from Debian's packages {names}, and this is no Debian-like system");
+    }
+    eprintln!("unpacking Debian's packages {names} into .tools/mariadb (nothing is installed on the system)");
+    progress::during("fetching MariaDB", "fetched", || {
+        install(paths, wanted).context("MariaDB, which the tests use, could not be fetched")
+    })
+}
+
+/// Whether a folder holds a MariaDB that runs on this machine, and its data folder.
+fn ready(folder: &Path) -> bool {
+    // The seed is made last.
+    folder.join("seed/mysql").is_dir()
+        && capture(Command::new(folder.join("bin/mariadbd")).args(["--no-defaults", "--version"])).is_ok()
+}
+
+fn install(paths: &Paths, wanted: &Packages) -> Result<()> {
+    files::remove_leftovers(&paths.tools())?;
+    let staging = files::staging()
+        .tempdir_in(paths.tools())
+        .with_context(|| format!("cannot write into {}", paths.tools().display()))?;
+    let unpacked = staging.path().join("unpacked");
+    let made = staging.path().join("mariadb");
+    files::make_folder(&unpacked)?;
+    let apt = PrivateApt::new(staging.path().join("apt"))?;
+    apt.use_own_suite()?;
+    apt.unpack(&wanted.packages, &[LIBC], &unpacked)?;
+    arrange(&unpacked, &made)?;
+    make_seed(&made)?;
+    files::put_in_place(&made, &paths.mariadb(), staging.path())
+}
+
+/// Keeps what the programs need: they find their messages and character sets below `usr`, and their
+/// libraries in `lib`.
+fn arrange(unpacked: &Path, made: &Path) -> Result<()> {
+    for folder in ["bin", "lib", "usr"] {
+        files::make_folder(&made.join(folder))?;
+    }
+    unpacked::gather_libraries(unpacked, &made.join("lib"))?;
+    for folder in ["bin", "sbin", "share"] {
+        rename(&unpacked.join("usr").join(folder), &made.join("usr").join(folder))?;
+    }
+    for program in PROGRAMS {
+        let name = Path::new(program).file_name().context("a program has a name")?;
+        write_script(&made.join("bin").join(name), &wrapper(program))?;
+    }
+    Ok(())
+}
+
+fn wrapper(program: &str) -> String {
+    format!(
+        r#"#!/bin/sh
+here=$(dirname "$(dirname "$(readlink -f "$0")")")
+# Where it takes itself to be installed, and the libraries that came with it.
+export MY_BASEDIR_VERSION="$here/usr" LD_LIBRARY_PATH="$here/lib"
+exec "$here/usr/{program}" "$@"
+"#
+    )
+}
+
+/// Makes a new data folder: root without a password, nobody and nothing else.
+fn make_seed(made: &Path) -> Result<()> {
+    let option = |name: &str, folder: &str| format!("--{name}={}", made.join(folder).display());
+    let mut command = Command::new(made.join("bin/mariadb-install-db"));
+    command.args(["--no-defaults", "--skip-name-resolve", "--skip-test-db"]);
+    // Forced, it does not care whether the machine's name can be looked up.
+    command.args(["--force", "--auth-root-authentication-method=normal"]);
+    command.args([option("basedir", "usr"), option("datadir", "seed")]);
+    // Small files are copied faster, and a test's server takes them as they are.
+    command.args(["--innodb-log-file-size=4M", "--skip-innodb-use-native-aio"]);
+    if nix::unistd::geteuid().is_root() {
+        command.arg("--user=root");
+    }
+    capture(&mut command).context("MariaDB cannot make a data folder")?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn programs_are_started_beside_their_libraries_with_arguments_kept() {
+        let root = tempfile::tempdir().unwrap();
+        let unpacked = root.path().join("unpacked");
+        let lib = unpacked.join("usr/lib").join(apt::multiarch());
+        for folder in [&lib, &unpacked.join("usr/bin"), &unpacked.join("usr/sbin"), &unpacked.join("usr/share")] {
+            files::make_folder(folder).unwrap();
+        }
+        fs::write(lib.join("libssl.so.3"), "").unwrap();
+        for program in PROGRAMS {
+            let tells = "#!/bin/sh\necho \"$MY_BASEDIR_VERSION|$LD_LIBRARY_PATH|$0|$*\"\n";
+            write_script(&unpacked.join("usr").join(program), tells).unwrap();
+        }
+        let made = root.path().join("with space");
+
+        arrange(&unpacked, &made).unwrap();
+
+        assert!(made.join("lib/libssl.so.3").exists());
+        let told = capture(Command::new(made.join("bin/mariadbd")).args(["a b", "c"])).unwrap();
+        let made = made.canonicalize().unwrap();
+        let made = made.display();
+        assert_eq!(told, format!("{made}/usr|{made}/lib|{made}/usr/sbin/mariadbd|a b c\n"));
+    }
+
+    #[test]
+    fn what_has_no_data_folder_is_not_ready() {
+        let root = tempfile::tempdir().unwrap();
+        files::make_folder(&root.path().join("bin")).unwrap();
+        write_script(&root.path().join("bin/mariadbd"), "#!/bin/sh\n").unwrap();
+        assert!(!ready(root.path()));
+        files::make_folder(&root.path().join("seed/mysql")).unwrap();
+        assert!(ready(root.path()));
+    }
+}

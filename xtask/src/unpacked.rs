@@ -1,0 +1,72 @@
+//! Debian packages unpacked into a folder, and what is made of them.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::{apt, files};
+
+/// Moves the shared libraries of unpacked packages into one flat folder: libLLVM looks for its own
+/// in `$ORIGIN/../lib`.
+pub fn gather_libraries(unpacked: &Path, to: &Path) -> Result<()> {
+    for folder in library_folders(unpacked)? {
+        gather_from(&folder, to)?;
+    }
+    Ok(())
+}
+
+fn library_folders(unpacked: &Path) -> Result<Vec<PathBuf>> {
+    let multiarch = apt::multiarch();
+    let mut folders = Vec::new();
+    for top in [unpacked.to_path_buf(), unpacked.join("usr")] {
+        folders.extend([top.join("lib").join(&multiarch), top.join("lib"), top.join("lib64")]);
+    }
+    for entry in files::entries(&unpacked.join("usr/lib"))? {
+        if entry.file_name().to_string_lossy().starts_with("llvm") {
+            folders.push(entry.path().join("lib"));
+        }
+    }
+    Ok(folders)
+}
+
+fn gather_from(from: &Path, to: &Path) -> Result<()> {
+    for entry in files::entries(from)? {
+        let name = entry.file_name();
+        let place = to.join(&name);
+        let text = name.to_string_lossy();
+        if !(text.ends_with(".so") || text.contains(".so.")) {
+            continue;
+        }
+        let kind = entry.file_type().context("cannot read a library's type")?;
+        if kind.is_file() {
+            rename(&entry.path(), &place)?;
+        } else if kind.is_symlink() && fs::symlink_metadata(&place).is_err() {
+            let target = fs::read_link(entry.path()).context("cannot read a library's link")?;
+            // In a flat folder every link leads to its neighbour; one that keeps the name led to
+            // the file that has just been moved, or is about to be.
+            if let Some(target) = target.file_name().filter(|target| *target != name) {
+                link(&target.to_string_lossy(), &place)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Writes a script that can be run.
+pub fn write_script(path: &Path, script: &str) -> Result<()> {
+    fs::write(path, script).with_context(|| format!("cannot write {}", path.display()))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+        .with_context(|| format!("cannot make {} executable", path.display()))
+}
+
+/// Moves a file or folder that the packages should have.
+pub fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).with_context(|| format!("the unpacked packages lack {}", from.display()))
+}
+
+/// Makes a link.
+pub fn link(target: &str, link: &Path) -> Result<()> {
+    symlink(target, link).with_context(|| format!("cannot make the link {}", link.display()))
+}
