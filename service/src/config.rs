@@ -11,6 +11,8 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use tracing::level_filters::LevelFilter;
 
+use crate::store::{DatabaseUrl, StoreConfig};
+
 /// One setting: its variable, what it is where the variable is not set, what it is for, and
 /// whether a value will do.
 struct Setting {
@@ -31,7 +33,10 @@ macro_rules! settings {
 const SETTINGS: &[Setting] = settings! {
     "LISTEN_ADDR" "127.0.0.1:8080" listen_address "address and port to serve on; port 0 takes a free one";
     "LISTEN_STDIN" "0" switch "1: serve on the listening socket that is standard input, whatever LISTEN_ADDR says";
-    "DATA_DIR" "./data" folder "folder of the embedded store";
+    "DATABASE_URL" "" database_url "keep users in MySQL: mysql://USER:PASSWORD@HOST:PORT/DATABASE, percent-encoded";
+    "DATABASE_URL_FILE" "" database_url_file "a file that has the DATABASE_URL, such as a mounted secret";
+    "DATABASE_TIMEOUT" "5s" timeout "time to connect, to wait for a connection, and for an operation, each";
+    "DATA_DIR" "./data" folder "folder of the embedded store, where no database is set";
     "LOG_LEVEL" "info" log_level "off, error, warn, info, debug or trace";
     "LOG_FORMAT" "text" log_format "text or json";
     "MAX_CONNECTIONS" "auto" connections "connections at once; auto: what the descriptor limit leaves room for, up to 4096";
@@ -125,8 +130,8 @@ pub struct Limits {
 pub struct Config {
     /// Where to serve.
     pub listen: Listen,
-    /// Where the embedded store is.
-    pub data_dir: PathBuf,
+    /// Where users are kept.
+    pub store: StoreConfig,
     /// What is logged.
     pub log_level: LevelFilter,
     /// How it is logged.
@@ -179,20 +184,20 @@ impl Config {
         }
         if errors.is_empty() {
             // Every value passed its check, so that this fails only for a row missing in the table.
-            Self::build(|name| values.get(name).map_or("", String::as_str)).map_err(|error| ConfigErrors(vec![error]))
+            Self::build(&|name| values.get(name).map_or("", String::as_str)).map_err(|error| ConfigErrors(vec![error]))
         } else {
             Err(ConfigErrors(errors))
         }
     }
 
-    fn build<'a>(value: impl Fn(&str) -> &'a str) -> Result<Self, String> {
+    fn build<'a>(value: &dyn Fn(&str) -> &'a str) -> Result<Self, String> {
         let listen = match switch(value("LISTEN_STDIN"))? {
             true => Listen::Stdin,
             false => Listen::Address(listen_address(value("LISTEN_ADDR"))?),
         };
         Ok(Self {
             listen,
-            data_dir: folder(value("DATA_DIR"))?,
+            store: store(value)?,
             log_level: log_level(value("LOG_LEVEL"))?,
             log_format: log_format(value("LOG_FORMAT"))?,
             connections: connections(value("MAX_CONNECTIONS"))?,
@@ -238,6 +243,31 @@ fn switch(text: &str) -> Result<bool, String> {
         "0" | "false" | "" => Ok(false),
         _ => Err(format!("is {text:?}; it must be 1 or 0")),
     }
+}
+
+fn store<'a>(value: &dyn Fn(&str) -> &'a str) -> Result<StoreConfig, String> {
+    let deadline = timeout(value("DATABASE_TIMEOUT"))?;
+    match (database_url(value("DATABASE_URL"))?, database_url_file(value("DATABASE_URL_FILE"))?) {
+        (Some(_), Some(_)) => Err("DATABASE_URL and DATABASE_URL_FILE are both set; set one".to_owned()),
+        (Some(url), None) | (None, Some(url)) => Ok(StoreConfig::Mysql { url, deadline }),
+        (None, None) => Ok(StoreConfig::Embedded(folder(value("DATA_DIR"))?)),
+    }
+}
+
+fn database_url(text: &str) -> Result<Option<DatabaseUrl>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    DatabaseUrl::parse(text).map(Some).map_err(|error| format!("is no URL of a database: {error}"))
+}
+
+fn database_url_file(path: &str) -> Result<Option<DatabaseUrl>, String> {
+    if path.is_empty() {
+        return Ok(None);
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| format!("names a file that cannot be read: {error}"))?;
+    let url = DatabaseUrl::parse(&text).map_err(|error| format!("names a file without a database's URL: {error}"))?;
+    Ok(Some(url))
 }
 
 fn folder(text: &str) -> Result<PathBuf, String> {

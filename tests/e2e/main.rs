@@ -11,6 +11,7 @@ mod embedded;
 mod http;
 mod lifecycle;
 mod limits;
+mod mysql;
 mod readme;
 mod soak;
 mod users;

@@ -55,7 +55,8 @@ fn the_settings_are_those_of_the_module_with_their_defaults() {
         .collect();
     assert!(settings.len() > 5, "{help:?}");
     for (name, default) in &settings {
-        assert!(README.contains(&format!("| `{name}` | `{default}` |")), "{name} {default}");
+        let default = if default.is_empty() { String::new() } else { format!("`{default}` ") };
+        assert!(README.contains(&format!("| `{name}` | {default}|")), "{name} {default}");
     }
     let configuration = README.split("\n## Configuration\n").nth(1).unwrap().split("\n## ").next().unwrap();
     let listed = configuration.lines().filter(|line| line.starts_with("| `")).count();

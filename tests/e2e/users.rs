@@ -1,22 +1,36 @@
 //! The users API through a real client, in each way that the module runs.
 
-use harness::{Reply, Runtime, Service};
+use harness::{Reply, Service};
 use serde_json::{Value, json};
 
-/// Makes each of these a test of the compiled and of the interpreted module.
-macro_rules! in_both_modes {
+/// Makes each of these a test of the compiled and of the interpreted module, on each store.
+macro_rules! everywhere {
     ($($test:ident),*) => {
-        mod aot {
-            $(#[test] fn $test() { super::$test(&super::Service::builder(super::Runtime::Aot).start()); })*
-        }
-        mod interpreted {
-            $(#[test] fn $test() { super::$test(&super::Service::builder(super::Runtime::Interpreter).start()); })*
+        everywhere!(embedded_compiled, Aot, false; $($test),*);
+        everywhere!(embedded_interpreted, Interpreter, false; $($test),*);
+        everywhere!(mysql_compiled, Aot, true; $($test),*);
+        everywhere!(mysql_interpreted, Interpreter, true; $($test),*);
+    };
+    ($place:ident, $runtime:ident, $mysql:literal; $($test:ident),*) => {
+        mod $place {
+            use harness::{Database, Runtime, Service};
+
+            $(#[test]
+            fn $test() {
+                let database = $mysql.then(Database::start);
+                let builder = Service::builder(Runtime::$runtime);
+                let builder = match &database {
+                    Some(database) => builder.env("DATABASE_URL", database.url()),
+                    None => builder,
+                };
+                super::$test(&builder.start());
+            })*
         }
     };
 }
-in_both_modes!(a_user_lives_and_dies, pages_follow_their_tokens);
+everywhere!(a_user_lives_and_dies, pages_follow_their_tokens);
 
-fn a_user_lives_and_dies(service: &Service) {
+pub fn a_user_lives_and_dies(service: &Service) {
     let created = service.send_json("POST", "/api/users", r#"{"name":" Ada ","email":"Ada@Example.org"}"#);
     let user = created.expect(201);
     assert_eq!(created.header("location"), Some("/api/users/1"));

@@ -22,7 +22,10 @@ use crate::{aot, files, module};
 
 /// Settings of the service that it gets from our environment: it sees none but those it is given.
 /// Where it listens is said by --listen.
-const FORWARDED: [&str; 10] = [
+const FORWARDED: [&str; 13] = [
+    "DATABASE_URL",
+    "DATABASE_URL_FILE",
+    "DATABASE_TIMEOUT",
     "DATA_DIR",
     "LOG_LEVEL",
     "LOG_FORMAT",

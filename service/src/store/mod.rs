@@ -2,16 +2,21 @@
 //! written once, in `suite.rs`, and run against every one.
 
 mod embedded;
+mod mysql;
 #[cfg(test)]
 pub(crate) mod suite;
 
 use std::borrow::Cow;
 use std::error::Error;
-use std::path::Path;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use thiserror::Error;
 
-pub use embedded::{Embedded, OpenError};
+use embedded::Embedded;
+pub use mysql::DatabaseUrl;
+use mysql::Mysql;
 
 use crate::user::{Email, NewUser, User, UserId, UserPatch};
 
@@ -33,6 +38,39 @@ pub enum StoreError {
         #[source]
         cause: Box<dyn Error + Send + Sync>,
     },
+}
+
+/// Which store to use.
+#[derive(Debug, Clone)]
+pub enum StoreConfig {
+    /// A file in this folder.
+    Embedded(PathBuf),
+    /// A database server.
+    Mysql {
+        /// Where it is.
+        url: DatabaseUrl,
+        /// Time to connect, to wait for a connection, and for an operation, each.
+        deadline: Duration,
+    },
+}
+
+impl fmt::Display for StoreConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Embedded(folder) => write!(f, "embedded in {}", folder.display()),
+            Self::Mysql { url, .. } => write!(f, "mysql at {url}"),
+        }
+    }
+}
+
+/// Why a store could not be opened, for the person who starts the service.
+#[derive(Debug, Error)]
+#[error(transparent)]
+pub enum OpenError {
+    /// The file or its folder.
+    Embedded(#[from] embedded::OpenError),
+    /// The database's schema. One that is away for now is no error.
+    Mysql(#[from] mysql::TooNew),
 }
 
 /// Which users, in the order of their ids, and how many of them.
@@ -62,15 +100,28 @@ pub struct Page {
 pub enum Store {
     /// A file in the service's own folder.
     Embedded(Embedded),
+    /// A database server.
+    Mysql(Mysql),
 }
 
 impl Store {
+    /// Opens the store that is configured.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open(config: &StoreConfig) -> Result<Self, OpenError> {
+        match config {
+            StoreConfig::Embedded(folder) => Self::open_embedded(folder),
+            StoreConfig::Mysql { url, deadline } => Ok(Self::Mysql(Mysql::open(url, *deadline).await?)),
+        }
+    }
+
     /// Opens the store in a folder, which is made if it is missing.
     ///
     /// # Errors
     /// See [`OpenError`].
     pub fn open_embedded(folder: &Path) -> Result<Self, OpenError> {
-        Embedded::open(folder).map(Self::Embedded)
+        Ok(Self::Embedded(Embedded::open(folder)?))
     }
 
     /// Adds a user under a new id.
@@ -80,6 +131,7 @@ impl Store {
     pub async fn create(&self, user: NewUser) -> Result<User, StoreError> {
         match self {
             Self::Embedded(store) => store.create(user),
+            Self::Mysql(store) => store.create(user).await,
         }
     }
 
@@ -90,6 +142,7 @@ impl Store {
     pub async fn get(&self, id: UserId) -> Result<User, StoreError> {
         match self {
             Self::Embedded(store) => store.get(id),
+            Self::Mysql(store) => store.get(id).await,
         }
     }
 
@@ -101,6 +154,7 @@ impl Store {
     pub async fn update(&self, id: UserId, patch: UserPatch) -> Result<User, StoreError> {
         match self {
             Self::Embedded(store) => store.update(id, patch),
+            Self::Mysql(store) => store.update(id, patch).await,
         }
     }
 
@@ -111,6 +165,7 @@ impl Store {
     pub async fn delete(&self, id: UserId) -> Result<(), StoreError> {
         match self {
             Self::Embedded(store) => store.delete(id),
+            Self::Mysql(store) => store.delete(id).await,
         }
     }
 
@@ -121,6 +176,7 @@ impl Store {
     pub async fn page(&self, query: &PageQuery) -> Result<Page, StoreError> {
         match self {
             Self::Embedded(store) => store.page(query),
+            Self::Mysql(store) => store.page(query).await,
         }
     }
 
@@ -131,6 +187,7 @@ impl Store {
     pub async fn check(&self) -> Result<(), StoreError> {
         match self {
             Self::Embedded(store) => store.check(),
+            Self::Mysql(store) => store.check().await,
         }
     }
 }

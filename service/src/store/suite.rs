@@ -3,7 +3,8 @@
 use super::{PageQuery, Store, StoreError};
 use crate::user::{Email, Name, NewUser, UserId, UserPatch};
 
-/// The tests of one store. `$open` gives a new, empty store and whatever must outlive it.
+/// The tests of one store. `$open`, which may await, gives a new, empty store and whatever must
+/// outlive it.
 macro_rules! store_suite {
     ($open:expr) => {
         store_suite!($open;
@@ -15,8 +16,10 @@ macro_rules! store_suite {
     ($open:expr; $($test:ident),*) => {$(
         #[test]
         fn $test() {
-            let (store, _guard) = $open;
-            crate::store::suite::block_on(crate::store::suite::$test(store));
+            crate::store::suite::block_on(async {
+                let (store, _guard) = $open;
+                crate::store::suite::$test(store).await;
+            });
         }
     )*};
 }

@@ -28,7 +28,6 @@ const FILE_NAME: &str = "users.redb";
 
 /// Why the store could not be opened. The file is as it was.
 #[derive(Debug, Error)]
-#[expect(missing_docs, reason = "the messages say it")]
 pub enum OpenError {
     #[error(
         "cannot use the folder {}: {cause}; grant it to the module (wasmedge --dir), make it writable, \
@@ -237,7 +236,6 @@ fn reopened<'a>(slot: &'a mut Option<Database>, path: &Path) -> Result<&'a Datab
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Store;
     use crate::user::{Email, Name};
 
     mod suite {
@@ -253,11 +251,11 @@ mod tests {
     #[test]
     fn a_second_opener_is_refused_until_the_first_is_gone() {
         let folder = tempfile::tempdir().unwrap();
-        let first = Store::open_embedded(folder.path()).unwrap();
-        let second = Store::open_embedded(folder.path());
+        let first = Embedded::open(folder.path()).unwrap();
+        let second = Embedded::open(folder.path());
         assert!(matches!(second, Err(OpenError::Claim(ClaimError::Taken { .. }))));
         drop(first);
-        Store::open_embedded(folder.path()).unwrap();
+        Embedded::open(folder.path()).unwrap();
     }
 
     #[test]

@@ -1,0 +1,233 @@
+//! The store people run in production: MySQL or MariaDB.
+
+mod migrations;
+mod operations;
+mod pool;
+mod url;
+
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::sync::OnceCell;
+use tokio::time::timeout;
+
+use operations::{Check, Create, Delete, Fetch, Get, Operation, Update};
+use pool::Pool;
+pub use url::DatabaseUrl;
+
+use super::{Page, PageQuery, StoreError};
+use crate::user::{NewUser, User, UserId, UserPatch};
+
+/// How often an operation is begun that others, or a closed connection, get in the way of.
+const ATTEMPTS: u32 = 3;
+
+/// Why the service must not go on with this database.
+#[derive(Debug, Error)]
+#[error(
+    "the database {url} has schema {found}, written by a later version; this one knows {}: run that version",
+    migrations::VERSION
+)]
+pub struct TooNew {
+    url: DatabaseUrl,
+    found: u32,
+}
+
+/// Why an operation failed, before it is told apart by what the client may know.
+#[derive(Debug, Error)]
+enum Failure {
+    #[error("no such user")]
+    NotFound,
+    #[error("a row of the database is not as we write them: {0}")]
+    BadRow(String),
+    #[error("no connection became free in time")]
+    Busy,
+    #[error("no answer in time")]
+    Slow,
+    #[error("the server is read-only")]
+    ReadOnly,
+    #[error("the schema is {found}, a later one than we know")]
+    TooNew { found: u32 },
+    #[error(transparent)]
+    Server(#[from] mysql_async::Error),
+}
+
+impl Failure {
+    fn code(&self) -> Option<u16> {
+        match self {
+            Self::Server(mysql_async::Error::Server(error)) => Some(error.code),
+            _ => None,
+        }
+    }
+
+    /// Another transaction was in the way, and this one is undone: a deadlock.
+    fn is_deadlock(&self) -> bool {
+        self.code() == Some(1213)
+    }
+
+    /// The connection is gone.
+    fn is_of_the_connection(&self) -> bool {
+        matches!(self, Self::Server(error) if error.is_fatal())
+    }
+
+    /// MariaDB says in its greeting that ANSI_QUOTES is on, by a flag (0x8000) that mysql_common
+    /// 0.31 does not know and takes for a broken packet.
+    fn is_of_ansi_quotes(&self) -> bool {
+        self.is_of_the_connection() && self.to_string().contains("in the raw value of StatusFlags (raw=1")
+    }
+
+    /// The connection is gone, or something is left on it that nobody has read.
+    fn ends_the_connection(&self) -> bool {
+        matches!(self, Self::Slow) || self.is_of_the_connection()
+    }
+
+    /// What a client and `/readyz` may know. Codes are the same in MySQL and MariaDB.
+    fn reason(&self) -> &'static str {
+        match (self, self.code()) {
+            (Self::TooNew { .. }, _) => "the database's schema is newer than this version of the service",
+            (Self::ReadOnly, _) | (_, Some(1290 | 1792 | 1836)) => "the database is read-only",
+            (_, Some(1044 | 1045 | 1049 | 1142 | 1698)) => "the database denies access",
+            (Self::Busy, _) | (_, Some(1040 | 1203 | 1226 | 1461)) => "the database has no room for more connections",
+            (_, Some(1205 | 1213)) => "the database was held up by other changes",
+            (Self::Slow, _) => "the database does not answer in time",
+            _ if self.is_of_ansi_quotes() => {
+                "the server's default sql_mode has ANSI_QUOTES, which the driver does not know; take it out there"
+            }
+            _ if self.is_of_the_connection() => "the database is unreachable",
+            _ => "the database failed",
+        }
+    }
+}
+
+impl From<Failure> for StoreError {
+    fn from(failure: Failure) -> Self {
+        match (&failure, failure.code()) {
+            (Failure::NotFound, _) => Self::NotFound,
+            // The only unique key beside the id, which the server gives.
+            (_, Some(1062)) => Self::DuplicateEmail,
+            _ => Self::Unavailable { reason: failure.reason().into(), cause: failure.into() },
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Mysql {
+    pool: Pool,
+    /// Time for an operation, once it has a connection.
+    deadline: Duration,
+    /// Set once the schema is up to date, which it stays.
+    schema: OnceCell<()>,
+}
+
+impl Mysql {
+    /// Begins with a database, which may be away for now: it is asked again by whatever needs it.
+    /// `deadline` is for connecting, for waiting for a connection, and for an operation, each.
+    ///
+    /// # Errors
+    /// If the database is there and its schema is not for us.
+    pub async fn open(url: &DatabaseUrl, deadline: Duration) -> Result<Self, TooNew> {
+        let this = Self { pool: Pool::new(url, deadline), deadline, schema: OnceCell::new() };
+        match this.prepare().await {
+            Err(Failure::TooNew { found }) => Err(TooNew { url: url.clone(), found }),
+            Err(error) => {
+                tracing::warn!(cause = %error, "{}; trying again when it is needed", error.reason());
+                Ok(this)
+            }
+            Ok(()) => Ok(this),
+        }
+    }
+
+    /// See [`super::Store::create`].
+    pub async fn create(&self, user: NewUser) -> Result<User, StoreError> {
+        self.run(Create(user)).await
+    }
+
+    /// See [`super::Store::get`].
+    pub async fn get(&self, id: UserId) -> Result<User, StoreError> {
+        self.run(Get(id)).await
+    }
+
+    /// See [`super::Store::update`].
+    pub async fn update(&self, id: UserId, patch: UserPatch) -> Result<User, StoreError> {
+        self.run(Update(id, patch)).await
+    }
+
+    /// See [`super::Store::delete`].
+    pub async fn delete(&self, id: UserId) -> Result<(), StoreError> {
+        self.run(Delete(id)).await
+    }
+
+    /// See [`super::Store::page`].
+    pub async fn page(&self, query: &PageQuery) -> Result<Page, StoreError> {
+        self.run(Fetch(query.clone())).await
+    }
+
+    /// See [`super::Store::check`].
+    pub async fn check(&self) -> Result<(), StoreError> {
+        self.run(Check).await
+    }
+
+    async fn prepare(&self) -> Result<(), Failure> {
+        self.schema.get_or_try_init(|| self.migrate()).await.copied()
+    }
+
+    async fn migrate(&self) -> Result<(), Failure> {
+        let mut lease = self.pool.lease().await?;
+        timeout(self.deadline, migrations::apply(&mut lease.connection)).await.map_err(|_| Failure::Slow)??;
+        self.pool.give_back(lease);
+        Ok(())
+    }
+
+    async fn run<O: Operation>(&self, operation: O) -> Result<O::Output, StoreError> {
+        self.prepare().await?;
+        let mut attempt = 1;
+        loop {
+            let failure = match self.attempt(&operation).await {
+                Ok(output) => return Ok(output),
+                Err(failure) => failure,
+            };
+            let again = failure.is_deadlock() || (O::REPEATABLE && failure.is_of_the_connection());
+            if !again || attempt == ATTEMPTS {
+                return Err(failure.into());
+            }
+            attempt += 1;
+        }
+    }
+
+    /// Once. What cannot be repeated goes to a connection that was seen to be there.
+    async fn attempt<O: Operation>(&self, operation: &O) -> Result<O::Output, Failure> {
+        let mut lease = if O::REPEATABLE { self.pool.lease().await? } else { self.pool.lease_checked().await? };
+        let result = timeout(self.deadline, operation.run(&mut lease.connection)).await;
+        let result = result.unwrap_or(Err(Failure::Slow));
+        match &result {
+            // The others are from before the same event, such as a restart of the server.
+            Err(failure) if failure.ends_the_connection() => self.pool.forget_idle(),
+            _ => self.pool.give_back(lease),
+        }
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use harness::Database;
+
+    use super::DatabaseUrl;
+    use crate::store::{Store, StoreConfig};
+
+    /// A store in a new database, which ends with the second of the pair.
+    async fn store() -> (Store, Database) {
+        let database = Database::start();
+        let url = DatabaseUrl::parse(&database.url()).unwrap();
+        let config = StoreConfig::Mysql { url, deadline: Duration::from_secs(20) };
+        (Store::open(&config).await.unwrap(), database)
+    }
+
+    mod suite {
+        use crate::store::suite::store_suite;
+
+        store_suite!(super::store().await);
+    }
+}

@@ -1,0 +1,125 @@
+//! Connections, kept for the next operation.
+//!
+//! Our own and not the driver's: that one resets a connection on its way back, which is two round
+//! trips more for each request and an empty statement cache, and reads on from a connection whose
+//! request was given up for as long as the server is silent. Here a connection comes back only from
+//! an operation that ended well; every other is dropped.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Opts, OptsBuilder};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
+
+use super::Failure;
+use super::url::DatabaseUrl;
+
+/// Connections of one process at most.
+const SIZE: usize = 8;
+
+/// Prepared statements that a connection keeps: more than there are, as one that falls out of the
+/// cache costs 44 ms (a message that has no answer, then Nagle's algorithm).
+const STATEMENTS: usize = 32;
+
+/// The largest packet and the server's patience with an idle connection. Ours are far smaller, and
+/// a connection that was closed is replaced; saying so saves a query for each new connection.
+const PACKET_MAX: usize = 16 << 20;
+const SERVER_PATIENCE_SECS: usize = 28_800;
+
+/// What a connection must agree on with us, whatever the server's own defaults are: times in UTC,
+/// nothing cut short silently, every statement durable by itself, text in UTF-8, and no wait for a
+/// lock beyond `patience`. In the reverse order, as the driver takes them from the end.
+fn session(patience: Duration) -> Vec<String> {
+    let seconds = patience.as_secs().max(1);
+    vec![
+        format!(
+            "SET SESSION time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES', autocommit = 1, \
+             innodb_lock_wait_timeout = {seconds}, lock_wait_timeout = {seconds}"
+        ),
+        "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED".to_owned(),
+        "SET NAMES utf8mb4".to_owned(),
+    ]
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Pool {
+    options: Opts,
+    patience: Duration,
+    places: Semaphore,
+    idle: Mutex<Vec<Conn>>,
+}
+
+/// A connection in use, closed when it is dropped; see [`Pool::give_back`].
+#[derive(Debug)]
+pub struct Lease<'p> {
+    /// The connection.
+    pub connection: Conn,
+    /// Whether it was made for this lease; an older one may have been closed by the server.
+    pub is_new: bool,
+    _place: SemaphorePermit<'p>,
+}
+
+impl Pool {
+    /// A pool without connections yet. Connecting, and waiting for a place, may each take
+    /// `patience`.
+    pub fn new(url: &DatabaseUrl, patience: Duration) -> Self {
+        let options = OptsBuilder::default()
+            .ip_or_hostname(url.host.clone())
+            .tcp_port(url.port)
+            .user(Some(url.user.clone()))
+            .pass(Some(url.password.clone()))
+            .db_name(Some(url.database.clone()))
+            .client_found_rows(true)
+            .init(session(patience))
+            .max_allowed_packet(Some(PACKET_MAX))
+            .wait_timeout(Some(SERVER_PATIENCE_SECS))
+            .prefer_socket(Some(false))
+            .stmt_cache_size(Some(STATEMENTS));
+        Self { options: options.into(), patience, places: Semaphore::new(SIZE), idle: Mutex::default() }
+    }
+
+    /// A connection, perhaps one that the server has closed meanwhile.
+    ///
+    /// # Errors
+    /// `Busy` or `Slow` when it takes too long; what the server says.
+    pub async fn lease(&self) -> Result<Lease<'_>, Failure> {
+        let place = timeout(self.patience, self.places.acquire()).await;
+        let place = place.ok().and_then(Result::ok).ok_or(Failure::Busy)?;
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let is_new = idle.is_none();
+        let connection = match idle {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        Ok(Lease { connection, is_new, _place: place })
+    }
+
+    /// A connection that answers.
+    ///
+    /// # Errors
+    /// As [`Pool::lease`].
+    pub async fn lease_checked(&self) -> Result<Lease<'_>, Failure> {
+        let mut lease = self.lease().await?;
+        if !lease.is_new && !matches!(timeout(self.patience, lease.connection.ping()).await, Ok(Ok(()))) {
+            lease.connection = self.connect().await?;
+        }
+        Ok(lease)
+    }
+
+    /// Takes a connection back whose last answer was read to its end.
+    pub fn give_back(&self, lease: Lease<'_>) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(lease.connection);
+    }
+
+    /// Closes all connections that are not in use.
+    pub fn forget_idle(&self) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    async fn connect(&self) -> Result<Conn, Failure> {
+        Ok(timeout(self.patience, Conn::new(self.options.clone())).await.map_err(|_| Failure::Slow)??)
+    }
+}

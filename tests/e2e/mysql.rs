@@ -1,0 +1,230 @@
+//! The MySQL store: servers that are away, stalled, read-only, or set up in their own way.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use harness::{Builder, Database, Reply, Runtime, Service, eventually};
+use serde_json::json;
+
+use crate::users;
+
+/// Short, so that what waits for it is quick; long enough for a machine that is busy.
+const DEADLINE: Duration = Duration::from_secs(2);
+
+fn on(database: &Database) -> Builder {
+    let deadline = format!("{}s", DEADLINE.as_secs());
+    Service::builder(Runtime::Aot).env("DATABASE_URL", database.url()).env("DATABASE_TIMEOUT", deadline)
+}
+
+fn post(service: &Service, number: u32) -> Reply {
+    let body = json!({"name": "n", "email": format!("u{number}@x.org")}).to_string();
+    service.send_json("POST", "/api/users", &body)
+}
+
+/// Asserts that a request is answered with 503 and why, in time, while the process stays alive.
+fn assert_unavailable(service: &Service, reply: &Reply, took: Duration, why: &str) {
+    let (kind, detail) = reply.problem(503);
+    assert!(kind == "store-unavailable" && detail.contains(why), "{reply:?}");
+    assert_eq!(reply.header("retry-after"), Some("1"));
+    assert!(took < DEADLINE * 3, "{took:?}");
+    service.assert_alive();
+}
+
+fn ready(service: &Service) {
+    eventually("the service is ready", || (service.get("/readyz").status == 200).then_some(()));
+}
+
+/// Closes all connections of the service from the server's side.
+fn close_connections(database: &Database) {
+    for id in database.sql("SELECT id FROM information_schema.processlist WHERE user = 'app'").split_whitespace() {
+        database.sql(&format!("KILL {id}"));
+    }
+}
+
+#[test]
+fn a_database_that_is_away_at_the_start_is_used_once_it_is_there() {
+    let mut database = Database::start();
+    database.stop();
+    let service = on(&database).start();
+    for path in ["/readyz", "/api/users"] {
+        let started = Instant::now();
+        let reply = service.get(path);
+        assert_unavailable(&service, &reply, started.elapsed(), "unreachable");
+    }
+    database.start_again();
+    ready(&service);
+    assert_eq!(post(&service, 1).status, 201);
+}
+
+#[test]
+fn a_database_that_goes_away_is_used_again_when_it_is_back() {
+    let mut database = Database::start();
+    let service = on(&database).start();
+    assert_eq!(post(&service, 1).status, 201);
+    database.stop();
+    for _ in 0..3 {
+        let started = Instant::now();
+        let reply = service.get("/api/users/1");
+        assert_unavailable(&service, &reply, started.elapsed(), "unreachable");
+        assert_eq!(post(&service, 2).problem(503).0, "store-unavailable");
+    }
+    database.start_again();
+    ready(&service);
+    assert_eq!(service.get("/api/users/1").status, 200);
+    assert_eq!(post(&service, 2).status, 201);
+}
+
+#[test]
+fn a_database_that_stalls_costs_each_request_its_deadline_and_nothing_else() {
+    let database = Database::start();
+    let service = on(&database).start();
+    assert_eq!(post(&service, 1).status, 201);
+    database.pause();
+    for _ in 0..2 {
+        let started = Instant::now();
+        let reply = service.get("/api/users/1");
+        assert_unavailable(&service, &reply, started.elapsed(), "in time");
+        let alive = service.alive().unwrap();
+        assert!(alive < Duration::from_secs(1), "{alive:?}");
+    }
+    database.resume();
+    eventually("the user is there", || (service.get("/api/users/1").status == 200).then_some(()));
+    // Nothing that was given up got into the way of another request.
+    for number in 2..30 {
+        let id = post(&service, number).expect(201)["id"].clone();
+        assert_eq!(service.get(&format!("/api/users/{id}")).expect(200)["email"], format!("u{number}@x.org"));
+    }
+}
+
+#[test]
+fn connections_that_the_server_closed_are_replaced_and_no_client_notices() {
+    let database = Database::start();
+    let service = on(&database).start();
+    assert_eq!(post(&service, 0).status, 201);
+    for number in 1..6 {
+        close_connections(&database);
+        assert_eq!(service.get("/api/users").status, 200);
+        close_connections(&database);
+        assert_eq!(post(&service, number).status, 201);
+    }
+}
+
+#[test]
+fn a_read_only_database_is_read_and_says_so_to_writers() {
+    let database = Database::start();
+    let service = on(&database).start();
+    assert_eq!(post(&service, 1).status, 201);
+    database.set_read_only(true);
+    assert_eq!(service.get("/api/users/1").status, 200);
+    for reply in [post(&service, 2), service.get("/readyz"), service.send("DELETE", "/api/users/1", &[], None)] {
+        assert!(reply.problem(503).1.contains("read-only"), "{reply:?}");
+    }
+    database.set_read_only(false);
+    assert_eq!(post(&service, 2).status, 201);
+    assert_eq!(service.get("/readyz").status, 200);
+}
+
+#[test]
+fn a_schema_of_a_later_version_is_refused() {
+    let database = Database::start();
+    drop(on(&database).start());
+    database.sql("INSERT INTO users.schema_migrations (version) VALUES (99)");
+    let failed = on(&database).run();
+    assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+    assert!(failed.stderr.contains("schema 99") && failed.stderr.contains("later version"), "{failed:?}");
+}
+
+#[test]
+fn rights_to_change_tables_are_needed_only_where_there_are_none() {
+    let database = Database::start();
+    database.sql("REVOKE ALL ON users.* FROM app; GRANT SELECT, INSERT, UPDATE, DELETE ON users.* TO app");
+    let service = on(&database).start();
+    assert!(service.get("/readyz").problem(503).1.contains("denies access"));
+    drop(service);
+    database.sql("GRANT CREATE ON users.* TO app");
+    drop(on(&database).start());
+    database.sql("REVOKE CREATE ON users.* FROM app");
+    let service = on(&database).start();
+    ready(&service);
+    assert_eq!(post(&service, 1).status, 201);
+}
+
+#[test]
+fn of_many_that_start_at_once_on_an_empty_database_all_become_ready() {
+    let database = Database::start();
+    let services: Vec<Service> = (0..5).map(|_| on(&database).start()).collect();
+    services.iter().for_each(ready);
+    let applied = database.sql("SELECT version, COUNT(*) FROM users.schema_migrations GROUP BY version");
+    assert_eq!(applied.split_whitespace().collect::<Vec<_>>(), ["1", "1", "2", "1"]);
+}
+
+#[test]
+fn the_defaults_of_a_server_do_not_matter() {
+    let servers: [&[&str]; 5] = [
+        &[
+            "--sql-mode=PIPES_AS_CONCAT,IGNORE_SPACE,NO_BACKSLASH_ESCAPES",
+            "--character-set-server=latin1",
+            "--default-time-zone=-11:00",
+        ],
+        &["--sql-mode=", "--autocommit=0", "--explicit-defaults-for-timestamp=OFF"],
+        &["--sql-mode=TRADITIONAL", "--transaction-isolation=SERIALIZABLE"],
+        &["--lower-case-table-names=1", "--character-set-server=utf8mb3", "--skip-character-set-client-handshake"],
+        &["--max-allowed-packet=16384", "--max-prepared-stmt-count=64"],
+    ];
+    for options in servers {
+        let database = options.iter().fold(Database::builder(), |builder, option| builder.option(option)).start();
+        let service = on(&database).start();
+        users::a_user_lives_and_dies(&service);
+        let awkward = "🦀".repeat(198) + "\0\\";
+        let body = json!({"name": awkward, "email": "\"o'\"@x.org"}).to_string();
+        let user = service.send_json("POST", "/api/users", &body).expect(201);
+        // What was acknowledged is there for anybody, at once and after a crash.
+        let service = service.restart();
+        assert_eq!(service.get(&format!("/api/users/{}", user["id"])).expect(200), user, "{options:?}");
+    }
+}
+
+/// MariaDB only: MySQL does not tell.
+#[test]
+fn a_server_with_ansi_quotes_by_default_is_told_as_such() {
+    let database = Database::builder().option("--sql-mode=ANSI").start();
+    let service = on(&database).start();
+    assert!(service.get("/readyz").problem(503).1.contains("ANSI_QUOTES"));
+    database.sql("SET GLOBAL sql_mode = ''");
+    ready(&service);
+}
+
+#[test]
+fn a_password_that_is_wrong_is_told_and_never_shown() {
+    let database = Database::start();
+    let url = database.url().replace("app:pw", "app:sEcret%40");
+    let service = on(&database).env("DATABASE_URL", url).env("LOG_LEVEL", "trace").start();
+    assert!(service.get("/readyz").problem(503).1.contains("denies access"));
+    let said = service.log() + &service.stdout();
+    assert!(said.contains("Access denied") && !said.contains("sEcret"), "{said}");
+}
+
+#[test]
+fn a_url_that_is_none_is_refused_by_name_and_never_shown() {
+    for url in ["mysql://app:sEcret@h@ost/users", "mysql://app:sEcret@host/users?ssl-mode=REQUIRED", "app:sEcret"] {
+        let failed = Service::builder(Runtime::Aot).env("DATABASE_URL", url).run();
+        assert_eq!(failed.status.code(), Some(2), "{failed:?}");
+        assert!(failed.stderr.contains("DATABASE_URL") && !failed.stderr.contains("sEcret"), "{failed:?}");
+    }
+}
+
+#[test]
+fn the_url_may_be_in_a_file() {
+    let database = Database::start();
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("secret"), database.url() + "\n").unwrap();
+    let builder = || Service::builder(Runtime::Aot).folder(folder.path()).env("DATABASE_URL_FILE", "secret");
+    let service = builder().start();
+    ready(&service);
+    assert!(service.stdout().contains("mysql at 127.0.0.1") && !service.stdout().contains("pw"));
+    drop(service);
+    let failed = builder().env("DATABASE_URL_FILE", "none").run();
+    assert!(failed.status.code() == Some(2) && failed.stderr.contains("DATABASE_URL_FILE"), "{failed:?}");
+    let failed = builder().env("DATABASE_URL", database.url()).run();
+    assert!(failed.status.code() == Some(2) && failed.stderr.contains("both set"), "{failed:?}");
+}
