@@ -12,6 +12,7 @@ mod http;
 mod lifecycle;
 mod limits;
 mod mysql;
+mod mysql_faults;
 mod readme;
 mod soak;
 mod users;
