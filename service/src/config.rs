@@ -36,6 +36,7 @@ const SETTINGS: &[Setting] = settings! {
     "DATABASE_URL" "" database_url "keep users in MySQL: mysql://USER:PASSWORD@HOST:PORT/DATABASE, percent-encoded";
     "DATABASE_URL_FILE" "" database_url_file "a file that has the DATABASE_URL, such as a mounted secret";
     "DATABASE_TIMEOUT" "5s" timeout "time to connect, to wait for a connection, and for an operation, each";
+    "DATABASE_CONNECTIONS" "8" database_connections "connections to the database at most";
     "DATA_DIR" "./data" folder "folder of the embedded store, where no database is set";
     "LOG_LEVEL" "info" log_level "off, error, warn, info, debug or trace";
     "LOG_FORMAT" "text" log_format "text or json";
@@ -51,6 +52,9 @@ const SETTINGS: &[Setting] = settings! {
 /// Most connections at once, whatever the descriptor limit: each may hold a body and two buffers,
 /// so that this bounds memory.
 pub const CONNECTIONS_MAX: usize = 4096;
+
+/// Most connections to a database: one thread has no use for more.
+const DATABASE_CONNECTIONS_MAX: usize = 64;
 
 /// Shortest timeout: zero would refuse everything.
 const TIMEOUT_MIN: Duration = Duration::from_millis(1);
@@ -247,9 +251,10 @@ fn switch(text: &str) -> Result<bool, String> {
 
 fn store<'a>(value: &dyn Fn(&str) -> &'a str) -> Result<StoreConfig, String> {
     let deadline = timeout(value("DATABASE_TIMEOUT"))?;
+    let connections = database_connections(value("DATABASE_CONNECTIONS"))?;
     match (database_url(value("DATABASE_URL"))?, database_url_file(value("DATABASE_URL_FILE"))?) {
         (Some(_), Some(_)) => Err("DATABASE_URL and DATABASE_URL_FILE are both set; set one".to_owned()),
-        (Some(url), None) | (None, Some(url)) => Ok(StoreConfig::Mysql { url, deadline }),
+        (Some(url), None) | (None, Some(url)) => Ok(StoreConfig::Mysql { url, connections, deadline }),
         (None, None) => Ok(StoreConfig::Embedded(folder(value("DATA_DIR"))?)),
     }
 }
@@ -294,6 +299,11 @@ fn log_format(text: &str) -> Result<LogFormat, String> {
         "json" => Ok(LogFormat::Json),
         _ => Err(format!("is {text:?}; it must be text or json")),
     }
+}
+
+fn database_connections(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|count| (1..=DATABASE_CONNECTIONS_MAX).contains(count));
+    count.ok_or_else(|| format!("is {text:?}; it must be an integer from 1 to {DATABASE_CONNECTIONS_MAX}"))
 }
 
 fn connections(text: &str) -> Result<Option<usize>, String> {

@@ -40,7 +40,8 @@ fn serve() -> ExitCode {
 async fn run(config: Config) -> Result<(), String> {
     telemetry::init(&config);
     let store = Store::open(&config.store).await.map_err(|error| error.to_string())?;
-    let listener = Listener::open(config.listen, config.connections).map_err(|error| error.to_string())?;
+    let listener = Listener::open(config.listen, config.connections, config.store.descriptors());
+    let listener = listener.map_err(|error| error.to_string())?;
     say(format_args!("listening on http://{} (store: {})", listener.address(), config.store));
     server::serve(listener, Arc::new(App::new(store, config.limits)), server::stop_signal()).await;
     Ok(())

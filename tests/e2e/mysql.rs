@@ -109,6 +109,19 @@ fn connections_that_the_server_closed_are_replaced_and_no_client_notices() {
     }
 }
 
+/// Its connections share the descriptors with those of clients.
+#[test]
+fn few_descriptors_leave_room_for_the_database() {
+    let database = Database::start();
+    let service = on(&database).env("DATABASE_CONNECTIONS", 4).shell("ulimit -n 64").start();
+    let crowd: Vec<_> = (0..200).map(|_| service.connect()).collect();
+    eventually("a probe gets through", || service.alive());
+    drop(crowd);
+    ready(&service);
+    let clients: Vec<_> = (1..9).map(|number| post(&service, number).status).collect();
+    assert_eq!(clients, [201; 8]);
+}
+
 #[test]
 fn a_read_only_database_is_read_and_says_so_to_writers() {
     let database = Database::start();

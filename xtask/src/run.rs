@@ -22,10 +22,11 @@ use crate::{aot, files, module};
 
 /// Settings of the service that it gets from our environment: it sees none but those it is given.
 /// Where it listens is said by --listen.
-const FORWARDED: [&str; 13] = [
+const FORWARDED: [&str; 14] = [
     "DATABASE_URL",
     "DATABASE_URL_FILE",
     "DATABASE_TIMEOUT",
+    "DATABASE_CONNECTIONS",
     "DATA_DIR",
     "LOG_LEVEL",
     "LOG_FORMAT",

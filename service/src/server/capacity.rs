@@ -7,8 +7,8 @@ use thiserror::Error;
 use super::PROBE_ROOM;
 use crate::config::CONNECTIONS_MAX;
 
-/// Descriptors left to the store: the embedded one reopens its file, others have sockets.
-const STORE_ROOM: usize = 8;
+/// Descriptors left to what nobody thought of, WasmEdge's own among them.
+const SPARE: usize = 6;
 
 /// Why there are not enough descriptors.
 #[derive(Debug, Error)]
@@ -21,12 +21,13 @@ pub enum CapacityError {
     None,
 }
 
-/// Connections at once: `wanted`, or as many as the descriptors that are free now allow.
+/// Connections at once: `wanted`, or as many as the descriptors that are free now allow, with
+/// `store_room` of them left to the store.
 ///
 /// # Errors
 /// If there is no room for so many.
-pub fn connections(wanted: Option<usize>) -> Result<usize, CapacityError> {
-    let reserved = STORE_ROOM + PROBE_ROOM;
+pub fn connections(wanted: Option<usize>, store_room: usize) -> Result<usize, CapacityError> {
+    let reserved = store_room + PROBE_ROOM + SPARE;
     let room = free_descriptors(CONNECTIONS_MAX + reserved).saturating_sub(reserved);
     match wanted {
         Some(wanted) if wanted > room => Err(CapacityError::TooMany { wanted, room }),

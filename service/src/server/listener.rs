@@ -38,18 +38,18 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Starts to listen. `connections` at once, or as many as there are descriptors for. Open the
-    /// store first: what it holds is then not counted as free.
+    /// Starts to listen. `connections` at once, or as many as there are descriptors for, `store_room`
+    /// of them left out for the store. Open the store first: what it holds is then not counted.
     ///
     /// # Errors
     /// See [`ListenError`].
-    pub fn open(listen: Listen, connections: Option<usize>) -> Result<Self, ListenError> {
+    pub fn open(listen: Listen, connections: Option<usize>, store_room: usize) -> Result<Self, ListenError> {
         let opened = match listen {
             Listen::Address(address) => bind(address).map_err(|cause| ListenError::Bind { address, cause })?,
             Listen::Stdin => stdin().map_err(ListenError::Stdin)?,
         };
         let (socket, address) = opened;
-        Ok(Self { socket, address, capacity: capacity::connections(connections)? })
+        Ok(Self { socket, address, capacity: capacity::connections(connections, store_room)? })
     }
 
     /// The address that is served, with the port that was taken. Of a socket on standard input a

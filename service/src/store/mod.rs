@@ -49,9 +49,22 @@ pub enum StoreConfig {
     Mysql {
         /// Where it is.
         url: DatabaseUrl,
+        /// Connections at most.
+        connections: usize,
         /// Time to connect, to wait for a connection, and for an operation, each.
         deadline: Duration,
     },
+}
+
+impl StoreConfig {
+    /// How many descriptors the store may hold at once beyond those that it holds once it is open.
+    pub fn descriptors(&self) -> usize {
+        match self {
+            // The file, when it is opened anew.
+            Self::Embedded(_) => 2,
+            Self::Mysql { connections, .. } => *connections,
+        }
+    }
 }
 
 impl fmt::Display for StoreConfig {
@@ -112,7 +125,9 @@ impl Store {
     pub async fn open(config: &StoreConfig) -> Result<Self, OpenError> {
         match config {
             StoreConfig::Embedded(folder) => Self::open_embedded(folder),
-            StoreConfig::Mysql { url, deadline } => Ok(Self::Mysql(Mysql::open(url, *deadline).await?)),
+            StoreConfig::Mysql { url, connections, deadline } => {
+                Ok(Self::Mysql(Mysql::open(url, *connections, *deadline).await?))
+            }
         }
     }
 

@@ -125,8 +125,8 @@ impl Mysql {
     ///
     /// # Errors
     /// If the database is there and its schema is not for us.
-    pub async fn open(url: &DatabaseUrl, deadline: Duration) -> Result<Self, TooNew> {
-        let this = Self { pool: Pool::new(url, deadline), deadline, schema: OnceCell::new() };
+    pub async fn open(url: &DatabaseUrl, connections: usize, deadline: Duration) -> Result<Self, TooNew> {
+        let this = Self { pool: Pool::new(url, connections, deadline), deadline, schema: OnceCell::new() };
         match this.prepare().await {
             Err(Failure::TooNew { found }) => Err(TooNew { url: url.clone(), found }),
             Err(error) => {
@@ -221,7 +221,7 @@ mod tests {
     async fn store() -> (Store, Database) {
         let database = Database::start();
         let url = DatabaseUrl::parse(&database.url()).unwrap();
-        let config = StoreConfig::Mysql { url, deadline: Duration::from_secs(20) };
+        let config = StoreConfig::Mysql { url, connections: 2, deadline: Duration::from_secs(20) };
         (Store::open(&config).await.unwrap(), database)
     }
 

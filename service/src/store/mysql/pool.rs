@@ -16,9 +16,6 @@ use tokio::time::timeout;
 use super::Failure;
 use super::url::DatabaseUrl;
 
-/// Connections of one process at most.
-const SIZE: usize = 8;
-
 /// Prepared statements that a connection keeps: more than there are, as one that falls out of the
 /// cache costs 44 ms (a message that has no answer, then Nagle's algorithm).
 const STATEMENTS: usize = 32;
@@ -63,9 +60,9 @@ pub struct Lease<'p> {
 }
 
 impl Pool {
-    /// A pool without connections yet. Connecting, and waiting for a place, may each take
+    /// A pool without connections yet, and with `size` at most. Connecting, and waiting for a place, may each take
     /// `patience`.
-    pub fn new(url: &DatabaseUrl, patience: Duration) -> Self {
+    pub fn new(url: &DatabaseUrl, size: usize, patience: Duration) -> Self {
         let options = OptsBuilder::default()
             .ip_or_hostname(url.host.clone())
             .tcp_port(url.port)
@@ -78,7 +75,7 @@ impl Pool {
             .wait_timeout(Some(SERVER_PATIENCE_SECS))
             .prefer_socket(Some(false))
             .stmt_cache_size(Some(STATEMENTS));
-        Self { options: options.into(), patience, places: Semaphore::new(SIZE), idle: Mutex::default() }
+        Self { options: options.into(), patience, places: Semaphore::new(size), idle: Mutex::default() }
     }
 
     /// A connection, perhaps one that the server has closed meanwhile.
