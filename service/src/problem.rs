@@ -120,11 +120,6 @@ impl Problem {
         self.with_header(header::CONNECTION, HeaderValue::from_static("close"))
     }
 
-    /// What kind of problem it is.
-    pub fn kind(&self) -> Kind {
-        self.kind
-    }
-
     /// The answer, as `application/problem+json`.
     pub fn into_response(self) -> Response<Bytes> {
         let (status, slug, title) = self.kind.describe();
