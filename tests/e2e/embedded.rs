@@ -5,7 +5,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use harness::{Failed, Raw, Runtime, Service, eventually};
+use harness::{Failed, Raw, Runtime, Service, eventually, wire};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::{Value, json};
 
@@ -55,15 +55,13 @@ impl History {
     fn write_on(&mut self, connection: &mut Raw) {
         loop {
             self.asked += 1;
-            let body = json!({"name": "n", "email": format!("k{}@x.org", self.asked)}).to_string();
-            let head = "POST /api/users HTTP/1.1\r\nHost: x\r\nContent-Type: application/json";
-            let post = format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            let post = wire::post(wire::user(&format!("k{}@x.org", self.asked)));
             let Ok(reply) = connection.request(post) else { return };
             self.there.push(reply.expect(201)["id"].as_u64().unwrap());
             if self.asked.is_multiple_of(3) {
                 // Once a deletion is asked for, the user may be gone, acknowledged or not.
                 let id = self.there.remove(0);
-                let delete = format!("DELETE /api/users/{id} HTTP/1.1\r\nHost: x\r\n\r\n");
+                let delete = wire::request("DELETE", &format!("/api/users/{id}"), &[], "");
                 let Ok(reply) = connection.request(delete) else { return };
                 assert_eq!(reply.status, 204, "{reply:?}");
                 self.gone.push(id);

@@ -3,26 +3,33 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use harness::{Builder, Database, Reply, Runtime, Service, eventually};
+use harness::{Builder, Database, Reply, Runtime, Service, eventually, wire};
 use serde_json::json;
 
 use crate::users;
 
 /// Short, so that what waits for it is quick; long enough for a machine that is busy.
-const DEADLINE: Duration = Duration::from_secs(2);
+pub const DEADLINE: Duration = Duration::from_secs(2);
 
-fn on(database: &Database) -> Builder {
+/// A service that keeps users in the database at this URL.
+pub fn at(url: &str) -> Builder {
     let deadline = format!("{}s", DEADLINE.as_secs());
-    Service::builder(Runtime::Aot).env("DATABASE_URL", database.url()).env("DATABASE_TIMEOUT", deadline)
+    Service::builder(Runtime::Aot).env("DATABASE_URL", url).env("DATABASE_TIMEOUT", deadline)
 }
 
-fn post(service: &Service, number: u32) -> Reply {
-    let body = json!({"name": "n", "email": format!("u{number}@x.org")}).to_string();
-    service.send_json("POST", "/api/users", &body)
+fn on(database: &Database) -> Builder {
+    at(&database.url())
+}
+
+pub fn post(service: &Service, email: &str) -> Reply {
+    service.send_json("POST", "/api/users", &wire::user(email))
 }
 
 /// Asserts that a request is answered with 503 and why, in time, while the process stays alive.
-fn assert_unavailable(service: &Service, reply: &Reply, took: Duration, why: &str) {
+pub fn assert_unavailable(service: &Service, why: &str, request: impl FnOnce() -> Reply) {
+    let started = Instant::now();
+    let reply = request();
+    let took = started.elapsed();
     let (kind, detail) = reply.problem(503);
     assert!(kind == "store-unavailable" && detail.contains(why), "{reply:?}");
     assert_eq!(reply.header("retry-after"), Some("1"));
@@ -47,43 +54,37 @@ fn a_database_that_is_away_at_the_start_is_used_once_it_is_there() {
     database.stop();
     let service = on(&database).start();
     for path in ["/readyz", "/api/users"] {
-        let started = Instant::now();
-        let reply = service.get(path);
-        assert_unavailable(&service, &reply, started.elapsed(), "unreachable");
+        assert_unavailable(&service, "unreachable", || service.get(path));
     }
     database.start_again();
     ready(&service);
-    assert_eq!(post(&service, 1).status, 201);
+    assert_eq!(post(&service, "u1@x.org").status, 201);
 }
 
 #[test]
 fn a_database_that_goes_away_is_used_again_when_it_is_back() {
     let mut database = Database::start();
     let service = on(&database).start();
-    assert_eq!(post(&service, 1).status, 201);
+    assert_eq!(post(&service, "u1@x.org").status, 201);
     database.stop();
     for _ in 0..3 {
-        let started = Instant::now();
-        let reply = service.get("/api/users/1");
-        assert_unavailable(&service, &reply, started.elapsed(), "unreachable");
-        assert_eq!(post(&service, 2).problem(503).0, "store-unavailable");
+        assert_unavailable(&service, "unreachable", || service.get("/api/users/1"));
+        assert_eq!(post(&service, "u2@x.org").problem(503).0, "store-unavailable");
     }
     database.start_again();
     ready(&service);
     assert_eq!(service.get("/api/users/1").status, 200);
-    assert_eq!(post(&service, 2).status, 201);
+    assert_eq!(post(&service, "u2@x.org").status, 201);
 }
 
 #[test]
 fn a_database_that_stalls_costs_each_request_its_deadline_and_nothing_else() {
     let database = Database::start();
     let service = on(&database).start();
-    assert_eq!(post(&service, 1).status, 201);
+    assert_eq!(post(&service, "u1@x.org").status, 201);
     database.pause();
     for _ in 0..2 {
-        let started = Instant::now();
-        let reply = service.get("/api/users/1");
-        assert_unavailable(&service, &reply, started.elapsed(), "in time");
+        assert_unavailable(&service, "in time", || service.get("/api/users/1"));
         let alive = service.alive().unwrap();
         assert!(alive < Duration::from_secs(1), "{alive:?}");
     }
@@ -91,7 +92,7 @@ fn a_database_that_stalls_costs_each_request_its_deadline_and_nothing_else() {
     eventually("the user is there", || (service.get("/api/users/1").status == 200).then_some(()));
     // Nothing that was given up got into the way of another request.
     for number in 2..30 {
-        let id = post(&service, number).expect(201)["id"].clone();
+        let id = post(&service, &format!("u{number}@x.org")).expect(201)["id"].clone();
         assert_eq!(service.get(&format!("/api/users/{id}")).expect(200)["email"], format!("u{number}@x.org"));
     }
 }
@@ -100,12 +101,12 @@ fn a_database_that_stalls_costs_each_request_its_deadline_and_nothing_else() {
 fn connections_that_the_server_closed_are_replaced_and_no_client_notices() {
     let database = Database::start();
     let service = on(&database).start();
-    assert_eq!(post(&service, 0).status, 201);
+    assert_eq!(post(&service, "u0@x.org").status, 201);
     for number in 1..6 {
         close_connections(&database);
         assert_eq!(service.get("/api/users").status, 200);
         close_connections(&database);
-        assert_eq!(post(&service, number).status, 201);
+        assert_eq!(post(&service, &format!("u{number}@x.org")).status, 201);
     }
 }
 
@@ -118,7 +119,7 @@ fn few_descriptors_leave_room_for_the_database() {
     eventually("a probe gets through", || service.alive());
     drop(crowd);
     ready(&service);
-    let clients: Vec<_> = (1..9).map(|number| post(&service, number).status).collect();
+    let clients: Vec<_> = (1..9).map(|number| post(&service, &format!("u{number}@x.org")).status).collect();
     assert_eq!(clients, [201; 8]);
 }
 
@@ -126,14 +127,15 @@ fn few_descriptors_leave_room_for_the_database() {
 fn a_read_only_database_is_read_and_says_so_to_writers() {
     let database = Database::start();
     let service = on(&database).start();
-    assert_eq!(post(&service, 1).status, 201);
+    assert_eq!(post(&service, "u1@x.org").status, 201);
     database.set_read_only(true);
     assert_eq!(service.get("/api/users/1").status, 200);
-    for reply in [post(&service, 2), service.get("/readyz"), service.send("DELETE", "/api/users/1", &[], None)] {
+    for reply in [post(&service, "u2@x.org"), service.get("/readyz"), service.send("DELETE", "/api/users/1", &[], None)]
+    {
         assert!(reply.problem(503).1.contains("read-only"), "{reply:?}");
     }
     database.set_read_only(false);
-    assert_eq!(post(&service, 2).status, 201);
+    assert_eq!(post(&service, "u2@x.org").status, 201);
     assert_eq!(service.get("/readyz").status, 200);
 }
 
@@ -159,7 +161,7 @@ fn rights_to_change_tables_are_needed_only_where_there_are_none() {
     database.sql("REVOKE CREATE ON users.* FROM app");
     let service = on(&database).start();
     ready(&service);
-    assert_eq!(post(&service, 1).status, 201);
+    assert_eq!(post(&service, "u1@x.org").status, 201);
 }
 
 #[test]

@@ -4,16 +4,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use harness::{Builder, Database, Proxy, Reply, Runtime, Service, Verdict, command, error_packet, eventually};
+use harness::{Database, Proxy, Reply, Service, Verdict, command, error_packet, eventually};
 use serde_json::json;
 
+use crate::mysql::{DEADLINE, assert_unavailable, at, post};
 use crate::users;
-
-const DEADLINE: Duration = Duration::from_secs(2);
-
-fn at(url: &str) -> Builder {
-    Service::builder(Runtime::Aot).env("DATABASE_URL", url).env("DATABASE_TIMEOUT", format!("{}s", DEADLINE.as_secs()))
-}
 
 /// A database, a proxy to it, and a service that has used both, with user 1.
 fn through_a_proxy() -> (Database, Proxy, Service) {
@@ -27,19 +22,6 @@ fn through_a_proxy() -> (Database, Proxy, Service) {
 fn put(service: &Service, name: &str) -> Reply {
     let body = json!({"name": name, "email": "ada@x.org", "active": true}).to_string();
     service.send_json("PUT", "/api/users/1", &body)
-}
-
-fn post(service: &Service, email: &str) -> Reply {
-    service.send_json("POST", "/api/users", &json!({"name": "n", "email": email}).to_string())
-}
-
-/// Asserts that a request is answered with 503 in time.
-fn assert_unavailable(request: impl FnOnce() -> Reply) {
-    let started = Instant::now();
-    let reply = request();
-    assert_eq!(reply.problem(503).0, "store-unavailable");
-    assert_eq!(reply.header("retry-after"), Some("1"));
-    assert!(started.elapsed() < DEADLINE * 3, "{:?}", started.elapsed());
 }
 
 #[test]
@@ -128,12 +110,12 @@ fn a_read_that_is_cut_off_is_repeated_and_a_write_is_told_to_the_client() {
     cut_one();
     assert_eq!(service.get("/api/users/1").status, 200);
     cut_one();
-    assert_unavailable(|| post(&service, "b@x.org"));
+    assert_unavailable(&service, "database", || post(&service, "b@x.org"));
     // It was not done, so it can be asked for again.
     assert_eq!(post(&service, "b@x.org").status, 201);
     // This one is done, and nobody can tell: the client learns it by asking again.
     proxy.cut_instead_of_ok(2);
-    assert_unavailable(|| post(&service, "c@x.org"));
+    assert_unavailable(&service, "database", || post(&service, "c@x.org"));
     assert_eq!(post(&service, "c@x.org").status, 409);
 }
 
@@ -141,8 +123,8 @@ fn a_read_that_is_cut_off_is_repeated_and_a_write_is_told_to_the_client() {
 fn a_slow_network_costs_the_deadline_and_is_forgotten_when_it_is_over() {
     let (_database, proxy, service) = through_a_proxy();
     proxy.delay(DEADLINE * 2);
-    assert_unavailable(|| service.get("/api/users/1"));
-    assert_unavailable(|| post(&service, "b@x.org"));
+    assert_unavailable(&service, "database", || service.get("/api/users/1"));
+    assert_unavailable(&service, "database", || post(&service, "b@x.org"));
     service.assert_alive();
     proxy.delay(Duration::ZERO);
     eventually("normal service", || (service.get("/api/users/1").status == 200).then_some(()));
@@ -168,7 +150,7 @@ fn a_row_that_others_hold_keeps_only_its_own_writers_waiting() {
     let mut other = database.session();
     other.run("BEGIN; SELECT id FROM users.users WHERE id = 1 FOR UPDATE;");
     thread::scope(|scope| {
-        let writer = scope.spawn(|| assert_unavailable(|| put(&service, "Grace")));
+        let writer = scope.spawn(|| assert_unavailable(&service, "database", || put(&service, "Grace")));
         while !writer.is_finished() {
             assert_eq!(service.get("/api/users/2").status, 200);
             assert_eq!(service.get("/api/users").status, 200);
@@ -188,8 +170,8 @@ fn a_table_that_others_hold_makes_each_request_wait_its_deadline() {
     service.add_user("Ada", "ada@x.org");
     let mut other = database.session();
     other.run("LOCK TABLES users.users WRITE;");
-    assert_unavailable(|| service.get("/api/users/1"));
-    assert_unavailable(|| post(&service, "b@x.org"));
+    assert_unavailable(&service, "database", || service.get("/api/users/1"));
+    assert_unavailable(&service, "database", || post(&service, "b@x.org"));
     service.assert_alive();
     no_statement_runs(&database);
     other.run("UNLOCK TABLES;");

@@ -3,22 +3,18 @@
 use std::fs;
 use std::time::Instant;
 
-use harness::{Raw, Service, long};
+use harness::{Raw, Service, long, wire};
 use serde_json::json;
 
-const GET: &str = "GET /api/users?page_size=100 HTTP/1.1\r\nHost: x\r\n\r\n";
-
 fn post(connection: &mut Raw, number: usize) {
-    let body = json!({"name": "Some Name", "email": format!("user{number}@example.org")}).to_string();
-    let head = "POST /api/users HTTP/1.1\r\nHost: x\r\nContent-Type: application/json";
-    let reply = connection.request(format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len())).unwrap();
+    let reply = connection.request(wire::post(wire::user(&format!("user{number}@example.org")))).unwrap();
     assert_eq!(reply.status, 201, "{reply:?}");
 }
 
 fn patch(connection: &mut Raw, id: usize, active: bool) {
+    let headers = [("Content-Type", "application/json")];
     let body = json!({ "active": active }).to_string();
-    let head = format!("PATCH /api/users/{id} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json");
-    let reply = connection.request(format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len())).unwrap();
+    let reply = connection.request(wire::request("PATCH", &format!("/api/users/{id}"), &headers, body)).unwrap();
     assert_eq!(reply.status, 200, "{reply:?}");
 }
 
@@ -56,7 +52,7 @@ fn memory_and_descriptors_are_flat_under_load() {
         for _ in 0..20 {
             let mut fresh = service.connect();
             for n in 0..100 {
-                assert_eq!(fresh.request(GET).unwrap().status, 200);
+                assert_eq!(fresh.request(wire::get("/api/users?page_size=100")).unwrap().status, 200);
                 patch(&mut fresh, n % 100 + 1, n % 3 == 0);
             }
         }
