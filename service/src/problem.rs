@@ -179,10 +179,13 @@ impl From<StoreError> for Problem {
     }
 }
 
-/// An error with all its causes, for the log.
+/// An error with all its causes, for the log; without those that its own text has already.
 fn chain(error: &dyn Error) -> String {
     let causes = std::iter::successors(error.source(), |&cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+    causes.fold(error.to_string(), |text, cause| {
+        let cause = cause.to_string();
+        if text.ends_with(&cause) { text } else { format!("{text}: {cause}") }
+    })
 }
 
 #[cfg(test)]
@@ -204,6 +207,20 @@ mod tests {
         assert_eq!(response.headers()[header::RETRY_AFTER], "1");
         assert_eq!(document["detail"], "cannot read");
         assert!(!document.to_string().contains("hunter2"));
+    }
+
+    #[test]
+    fn a_cause_is_logged_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("outer: {0}")]
+        struct Telling(#[source] std::io::Error);
+        #[derive(Debug, thiserror::Error)]
+        #[error("outer")]
+        struct Silent(#[source] std::io::Error);
+
+        let inner = || std::io::Error::other("inner");
+        assert_eq!(chain(&Telling(inner())), "outer: inner");
+        assert_eq!(chain(&Silent(inner())), "outer: inner");
     }
 
     #[test]

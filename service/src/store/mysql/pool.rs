@@ -55,13 +55,13 @@ pub struct Lease<'p> {
     /// The connection.
     pub connection: Conn,
     /// Whether it was made for this lease; an older one may have been closed by the server.
-    pub is_new: bool,
+    is_new: bool,
     _place: SemaphorePermit<'p>,
 }
 
 impl Pool {
-    /// A pool without connections yet, and with `size` at most. Connecting, and waiting for a place, may each take
-    /// `patience`.
+    /// A pool without connections yet, and with `size` at most. Connecting, and waiting for a
+    /// place, may each take `patience`.
     pub fn new(url: &DatabaseUrl, size: usize, patience: Duration) -> Self {
         let options = OptsBuilder::default()
             .ip_or_hostname(url.host.clone())
