@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::{self, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::SignedDuration;
 use tracing::level_filters::LevelFilter;
 
-use crate::store::{DatabaseUrl, StoreConfig};
+use crate::store::StoreConfig;
+use crate::store::mysql::{self, Authorities, CertificateChain, DatabaseUrl, Key, MysqlConfig, TlsConfig};
 
 /// One setting: its variable, what it is where the variable is not set, what it is for, and
 /// whether a value will do.
@@ -35,6 +36,9 @@ const SETTINGS: &[Setting] = settings! {
     "LISTEN_STDIN" "0" switch "1: serve on the listening socket that is standard input, whatever LISTEN_ADDR says";
     "DATABASE_URL" "" database_url "keep users in MySQL: mysql://USER:PASSWORD@HOST:PORT/DATABASE, percent-encoded";
     "DATABASE_URL_FILE" "" database_url_file "a file that has the DATABASE_URL, such as a mounted secret";
+    "DATABASE_CA_FILE" "" database_ca_file "the only certificate authorities trusted to sign the database's certificate (PEM)";
+    "DATABASE_CLIENT_CERT_FILE" "" database_client_cert_file "our certificate for the database (PEM)";
+    "DATABASE_CLIENT_KEY_FILE" "" database_client_key_file "the key of that certificate (PEM)";
     "DATABASE_TIMEOUT" "5s" timeout "time to connect, to wait for a connection, and for an operation, each";
     "DATABASE_CONNECTIONS" "8" database_connections "connections to the database at most";
     "DATA_DIR" "./data" folder "folder of the embedded store, where no database is set";
@@ -250,13 +254,57 @@ fn switch(text: &str) -> Result<bool, String> {
 }
 
 fn store<'a>(value: &dyn Fn(&str) -> &'a str) -> Result<StoreConfig, String> {
-    let deadline = timeout(value("DATABASE_TIMEOUT"))?;
-    let connections = database_connections(value("DATABASE_CONNECTIONS"))?;
-    match (database_url(value("DATABASE_URL"))?, database_url_file(value("DATABASE_URL_FILE"))?) {
-        (Some(_), Some(_)) => Err("DATABASE_URL and DATABASE_URL_FILE are both set; set one".to_owned()),
-        (Some(url), None) | (None, Some(url)) => Ok(StoreConfig::Mysql { url, connections, deadline }),
-        (None, None) => Ok(StoreConfig::Embedded(folder(value("DATA_DIR"))?)),
+    let url = match (database_url(value("DATABASE_URL"))?, database_url_file(value("DATABASE_URL_FILE"))?) {
+        (Some(_), Some(_)) => return Err("DATABASE_URL and DATABASE_URL_FILE are both set; set one".to_owned()),
+        (Some(url), None) | (None, Some(url)) => url,
+        (None, None) => return Ok(StoreConfig::Embedded(folder(value("DATA_DIR"))?)),
+    };
+    Ok(StoreConfig::Mysql(MysqlConfig {
+        tls: database_tls(&url, value)?,
+        url,
+        connections: database_connections(value("DATABASE_CONNECTIONS"))?,
+        deadline: timeout(value("DATABASE_TIMEOUT"))?,
+    }))
+}
+
+/// A file about certificates is given by those who want them checked.
+fn database_tls<'a>(url: &DatabaseUrl, value: &dyn Fn(&str) -> &'a str) -> Result<Option<TlsConfig>, String> {
+    let authorities = database_ca_file(value("DATABASE_CA_FILE"))?;
+    let chain = database_client_cert_file(value("DATABASE_CLIENT_CERT_FILE"))?;
+    let key = database_client_key_file(value("DATABASE_CLIENT_KEY_FILE"))?;
+    let files = authorities.is_some() || chain.is_some() || key.is_some();
+    match (url.require_ssl, files) {
+        (Some(false), true) => {
+            return Err(
+                "DATABASE_URL has require_ssl=false, but files for TLS are set; drop one or the other".to_owned()
+            );
+        }
+        (None | Some(false), false) => return Ok(None),
+        _ => {}
     }
+    let identity = match (chain, key) {
+        (Some(chain), Some(key)) => Some((chain, key)),
+        (None, None) => None,
+        _ => return Err("DATABASE_CLIENT_CERT_FILE and DATABASE_CLIENT_KEY_FILE need each other; set both".to_owned()),
+    };
+    TlsConfig::new(&url.host, authorities, identity).map(Some)
+}
+
+fn database_ca_file(path: &str) -> Result<Option<Authorities>, String> {
+    given(path).map(mysql::read_authorities).transpose()
+}
+
+fn database_client_cert_file(path: &str) -> Result<Option<CertificateChain>, String> {
+    given(path).map(mysql::read_chain).transpose()
+}
+
+fn database_client_key_file(path: &str) -> Result<Option<Key>, String> {
+    given(path).map(mysql::read_key).transpose()
+}
+
+/// A path, unless it is not set.
+fn given(path: &str) -> Option<&Path> {
+    Some(path).filter(|path| !path.is_empty()).map(Path::new)
 }
 
 fn database_url(text: &str) -> Result<Option<DatabaseUrl>, String> {

@@ -171,7 +171,7 @@ impl From<StoreError> for Problem {
                 let field = FieldError { pointer: "/email".to_owned(), detail: detail.into() };
                 Self { errors: vec![field], ..Self::new(Kind::DuplicateEmail, detail) }
             }
-            StoreError::Unavailable { reason, cause } => {
+            StoreError::Unavailable { reason, cause, .. } => {
                 tracing::error!(cause = chain(&*cause), "store unavailable: {reason}");
                 Self::new(Kind::StoreUnavailable, reason)
             }
@@ -201,7 +201,8 @@ mod tests {
     #[test]
     fn a_cause_is_never_shown_to_the_client() {
         let cause = "password=hunter2".into();
-        let error = StoreError::Unavailable { reason: "cannot read".into(), cause };
+        let error =
+            StoreError::Unavailable { reason: "cannot read".into(), advice: Some("mend hunter2".into()), cause };
         let (response, document) = document(error.into());
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(response.headers()[header::RETRY_AFTER], "1");

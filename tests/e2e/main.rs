@@ -15,4 +15,5 @@ mod mysql;
 mod mysql_faults;
 mod readme;
 mod soak;
+mod tls;
 mod users;

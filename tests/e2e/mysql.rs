@@ -37,12 +37,12 @@ pub fn assert_unavailable(service: &Service, why: &str, request: impl FnOnce() -
     service.assert_alive();
 }
 
-fn ready(service: &Service) {
+pub fn ready(service: &Service) {
     eventually("the service is ready", || (service.get("/readyz").status == 200).then_some(()));
 }
 
 /// Closes all connections of the service from the server's side.
-fn close_connections(database: &Database) {
+pub fn close_connections(database: &Database) {
     for id in database.sql("SELECT id FROM information_schema.processlist WHERE user = 'app'").split_whitespace() {
         database.sql(&format!("KILL {id}"));
     }

@@ -5,6 +5,7 @@
 #![allow(clippy::print_stderr, reason = "the log of a failed test is shown to people")]
 
 mod artifacts;
+mod certificates;
 mod client;
 mod database;
 mod lines;
@@ -14,6 +15,7 @@ mod service;
 mod wait;
 pub mod wire;
 
+pub use certificates::{Authority, Identity, Validity};
 pub use client::{Raw, Reply, statuses};
 pub use database::{Database, DatabaseBuilder, Session};
 pub use process::{Usage, raise_descriptor_limit};

@@ -22,9 +22,12 @@ use crate::{aot, files, module};
 
 /// Settings of the service that it gets from our environment: it sees none but those it is given.
 /// Where it listens is said by --listen.
-const FORWARDED: [&str; 14] = [
+const FORWARDED: [&str; 17] = [
     "DATABASE_URL",
     "DATABASE_URL_FILE",
+    "DATABASE_CA_FILE",
+    "DATABASE_CLIENT_CERT_FILE",
+    "DATABASE_CLIENT_KEY_FILE",
     "DATABASE_TIMEOUT",
     "DATABASE_CONNECTIONS",
     "DATA_DIR",

@@ -6,6 +6,7 @@ use http::StatusCode;
 use super::{Answer, typed};
 use crate::App;
 use crate::problem::{Kind, Problem};
+use crate::store::StoreError;
 
 /// `GET /livez` and `GET /api/health`: the process answers. Depends on nothing else.
 pub fn alive() -> Answer {
@@ -17,6 +18,14 @@ pub async fn ready(app: &App) -> Answer {
     if app.is_draining() {
         return Err(Problem::new(Kind::NotReady, "the service is stopping"));
     }
-    app.store.check().await?;
+    app.store.check().await.map_err(not_ready)?;
     alive()
+}
+
+/// As for any client, with what whoever runs the service should do.
+fn not_ready(mut error: StoreError) -> Problem {
+    if let StoreError::Unavailable { reason, advice: Some(advice), .. } = &mut error {
+        *reason = format!("{reason}: {advice}").into();
+    }
+    error.into()
 }

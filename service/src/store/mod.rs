@@ -2,7 +2,7 @@
 //! written once, in `suite.rs`, and run against every one.
 
 mod embedded;
-mod mysql;
+pub mod mysql;
 #[cfg(test)]
 pub(crate) mod suite;
 
@@ -10,13 +10,11 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use thiserror::Error;
 
 use embedded::Embedded;
-pub use mysql::DatabaseUrl;
-use mysql::Mysql;
+use mysql::{Mysql, MysqlConfig};
 
 use crate::user::{Email, NewUser, User, UserId, UserPatch};
 
@@ -34,6 +32,8 @@ pub enum StoreError {
     Unavailable {
         /// For the client: what does not work.
         reason: Cow<'static, str>,
+        /// For `/readyz`, and whoever runs the service: what exactly, and what to do.
+        advice: Option<String>,
         /// For the log: why.
         #[source]
         cause: Box<dyn Error + Send + Sync>,
@@ -46,14 +46,7 @@ pub enum StoreConfig {
     /// A file in this folder.
     Embedded(PathBuf),
     /// A database server.
-    Mysql {
-        /// Where it is.
-        url: DatabaseUrl,
-        /// Connections at most.
-        connections: usize,
-        /// Time to connect, to wait for a connection, and for an operation, each.
-        deadline: Duration,
-    },
+    Mysql(MysqlConfig),
 }
 
 impl StoreConfig {
@@ -62,7 +55,7 @@ impl StoreConfig {
         match self {
             // The file, when it is opened anew.
             Self::Embedded(_) => 2,
-            Self::Mysql { connections, .. } => *connections,
+            Self::Mysql(config) => config.connections,
         }
     }
 }
@@ -71,7 +64,7 @@ impl fmt::Display for StoreConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Embedded(folder) => write!(f, "embedded in {}", folder.display()),
-            Self::Mysql { url, .. } => write!(f, "mysql at {url}"),
+            Self::Mysql(config) => write!(f, "{config}"),
         }
     }
 }
@@ -125,9 +118,7 @@ impl Store {
     pub async fn open(config: &StoreConfig) -> Result<Self, OpenError> {
         match config {
             StoreConfig::Embedded(folder) => Self::open_embedded(folder),
-            StoreConfig::Mysql { url, connections, deadline } => {
-                Ok(Self::Mysql(Mysql::open(url, *connections, *deadline).await?))
-            }
+            StoreConfig::Mysql(config) => Ok(Self::Mysql(Mysql::open(config).await?)),
         }
     }
 

@@ -201,7 +201,7 @@ impl Embedded {
             Failure::DuplicateEmail => StoreError::DuplicateEmail,
             failure => {
                 *slot = None;
-                StoreError::Unavailable { reason: reason(&failure).into(), cause: failure.into() }
+                StoreError::Unavailable { reason: reason(&failure).into(), advice: None, cause: failure.into() }
             }
         })
     }

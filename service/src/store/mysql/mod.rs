@@ -3,8 +3,10 @@
 mod migrations;
 mod operations;
 mod pool;
+mod tls;
 mod url;
 
+use std::fmt;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -13,6 +15,8 @@ use tokio::time::timeout;
 
 use operations::{Check, Create, Delete, Fetch, Get, Operation, Update};
 use pool::Pool;
+use tls::Refusal;
+pub use tls::{Authorities, CertificateChain, Key, TlsConfig, read_authorities, read_chain, read_key};
 pub use url::DatabaseUrl;
 
 use super::{Page, PageQuery, StoreError};
@@ -20,6 +24,25 @@ use crate::user::{NewUser, User, UserId, UserPatch};
 
 /// How often an operation is begun that others, or a closed connection, get in the way of.
 const ATTEMPTS: u32 = 3;
+
+/// Which database, and what it may take.
+#[derive(Debug, Clone)]
+pub struct MysqlConfig {
+    /// Where it is.
+    pub url: DatabaseUrl,
+    /// How connections are secured; `None`: not at all.
+    pub tls: Option<TlsConfig>,
+    /// Connections at most.
+    pub connections: usize,
+    /// Time to connect, to wait for a connection, and for an operation, each.
+    pub deadline: Duration,
+}
+
+impl fmt::Display for MysqlConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "mysql at {}{}", self.url, if self.tls.is_some() { ", by TLS" } else { "" })
+    }
+}
 
 /// Why the service must not go on with this database.
 #[derive(Debug, Error)]
@@ -47,6 +70,8 @@ enum Failure {
     ReadOnly,
     #[error("the schema is {found}, a later one than we know")]
     TooNew { found: u32 },
+    #[error(transparent)]
+    Tls(#[from] Refusal),
     #[error(transparent)]
     Server(#[from] mysql_async::Error),
 }
@@ -83,6 +108,7 @@ impl Failure {
     /// What a client and `/readyz` may know. Codes are the same in MySQL and MariaDB.
     fn reason(&self) -> &'static str {
         match (self, self.code()) {
+            (Self::Tls(refusal), _) => refusal.reason,
             (Self::TooNew { .. }, _) => "the database's schema is newer than this version of the service",
             (Self::ReadOnly, _) | (_, Some(1290 | 1792 | 1836)) => "the database is read-only",
             (_, Some(1044 | 1045 | 1049 | 1142 | 1698)) => "the database denies access",
@@ -96,6 +122,14 @@ impl Failure {
             _ => "the database failed",
         }
     }
+
+    /// What whoever runs the service needs to know beside the reason.
+    fn advice(&self) -> Option<&str> {
+        match self {
+            Self::Tls(refusal) => Some(&refusal.advice),
+            _ => None,
+        }
+    }
 }
 
 impl From<Failure> for StoreError {
@@ -104,7 +138,11 @@ impl From<Failure> for StoreError {
             (Failure::NotFound, _) => Self::NotFound,
             // The only unique key beside the id, which the server gives.
             (_, Some(1062)) => Self::DuplicateEmail,
-            _ => Self::Unavailable { reason: failure.reason().into(), cause: failure.into() },
+            _ => Self::Unavailable {
+                reason: failure.reason().into(),
+                advice: failure.advice().map(str::to_owned),
+                cause: failure.into(),
+            },
         }
     }
 }
@@ -121,14 +159,13 @@ pub struct Mysql {
 
 impl Mysql {
     /// Begins with a database, which may be away for now: it is asked again by whatever needs it.
-    /// `deadline` is for connecting, for waiting for a connection, and for an operation, each.
     ///
     /// # Errors
     /// If the database is there and its schema is not for us.
-    pub async fn open(url: &DatabaseUrl, connections: usize, deadline: Duration) -> Result<Self, TooNew> {
-        let this = Self { pool: Pool::new(url, connections, deadline), deadline, schema: OnceCell::new() };
+    pub async fn open(config: &MysqlConfig) -> Result<Self, TooNew> {
+        let this = Self { pool: Pool::new(config), deadline: config.deadline, schema: OnceCell::new() };
         match this.prepare().await {
-            Err(Failure::TooNew { found }) => Err(TooNew { url: url.clone(), found }),
+            Err(Failure::TooNew { found }) => Err(TooNew { url: config.url.clone(), found }),
             Err(error) => {
                 tracing::warn!(cause = %error, "{}; trying again when it is needed", error.reason());
                 Ok(this)
@@ -214,15 +251,15 @@ mod tests {
 
     use harness::Database;
 
-    use super::DatabaseUrl;
+    use super::{DatabaseUrl, MysqlConfig};
     use crate::store::{Store, StoreConfig};
 
     /// A store in a new database, which ends with the second of the pair.
     async fn store() -> (Store, Database) {
         let database = Database::start();
         let url = DatabaseUrl::parse(&database.url()).unwrap();
-        let config = StoreConfig::Mysql { url, connections: 2, deadline: Duration::from_secs(20) };
-        (Store::open(&config).await.unwrap(), database)
+        let config = MysqlConfig { url, tls: None, connections: 2, deadline: Duration::from_secs(20) };
+        (Store::open(&StoreConfig::Mysql(config)).await.unwrap(), database)
     }
 
     mod suite {

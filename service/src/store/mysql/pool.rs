@@ -9,12 +9,12 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Opts, OptsBuilder};
+use mysql_async::{Conn, Opts, OptsBuilder, SslOpts};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
-use super::Failure;
-use super::url::DatabaseUrl;
+use super::tls::Refusal;
+use super::{Failure, MysqlConfig, TlsConfig};
 
 /// Prepared statements that a connection keeps: more than there are, as one that falls out of the
 /// cache costs 44 ms (a message that has no answer, then Nagle's algorithm).
@@ -44,6 +44,7 @@ fn session(patience: Duration) -> Vec<String> {
 #[derive(Debug)]
 pub struct Pool {
     options: Opts,
+    tls: Option<TlsConfig>,
     patience: Duration,
     places: Semaphore,
     idle: Mutex<Vec<Conn>>,
@@ -60,22 +61,23 @@ pub struct Lease<'p> {
 }
 
 impl Pool {
-    /// A pool without connections yet, and with `size` at most. Connecting, and waiting for a
-    /// place, may each take `patience`.
-    pub fn new(url: &DatabaseUrl, size: usize, patience: Duration) -> Self {
+    /// A pool without connections yet.
+    pub fn new(config: &MysqlConfig) -> Self {
+        let MysqlConfig { url, tls, connections, deadline: patience } = config.clone();
         let options = OptsBuilder::default()
-            .ip_or_hostname(url.host.clone())
+            .ip_or_hostname(url.host)
             .tcp_port(url.port)
-            .user(Some(url.user.clone()))
-            .pass(Some(url.password.clone()))
-            .db_name(Some(url.database.clone()))
+            .user(Some(url.user))
+            .pass(Some(url.password))
+            .db_name(Some(url.database))
             .client_found_rows(true)
             .init(session(patience))
             .max_allowed_packet(Some(PACKET_MAX))
             .wait_timeout(Some(SERVER_PATIENCE_SECS))
             .prefer_socket(Some(false))
+            .ssl_opts(tls.is_some().then(SslOpts::default))
             .stmt_cache_size(Some(STATEMENTS));
-        Self { options: options.into(), patience, places: Semaphore::new(size), idle: Mutex::default() }
+        Self { options: options.into(), tls, patience, places: Semaphore::new(connections), idle: Mutex::default() }
     }
 
     /// A connection, perhaps one that the server has closed meanwhile.
@@ -117,6 +119,12 @@ impl Pool {
     }
 
     async fn connect(&self) -> Result<Conn, Failure> {
-        Ok(timeout(self.patience, Conn::new(self.options.clone())).await.map_err(|_| Failure::Slow)??)
+        let connecting = Conn::new(self.options.clone());
+        let connected = match &self.tls {
+            Some(tls) => timeout(self.patience, tls.scope(connecting)).await,
+            None => timeout(self.patience, connecting).await,
+        };
+        let connected = connected.map_err(|_| Failure::Slow)?;
+        connected.map_err(|error| Refusal::of(&error).map_or_else(|| error.into(), Failure::Tls))
     }
 }

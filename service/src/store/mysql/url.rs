@@ -1,4 +1,4 @@
-//! `DATABASE_URL`: `mysql://user:password@host:port/database`.
+//! `DATABASE_URL`: `mysql://user:password@host:port/database`, with `?require_ssl=true` if need be.
 
 use std::fmt;
 
@@ -21,6 +21,8 @@ pub struct DatabaseUrl {
     pub password: String,
     /// The schema that has our tables.
     pub database: String,
+    /// Whether TLS is required; `None` where the URL says nothing about it.
+    pub require_ssl: Option<bool>,
 }
 
 impl DatabaseUrl {
@@ -40,9 +42,6 @@ impl DatabaseUrl {
             return Err(format!("{SHAPE}; {ENCODE}"));
         }
         let url = Url::parse(text).map_err(|cause| format!("{cause}; {SHAPE}; {ENCODE}"))?;
-        if let Some((name, _)) = url.query_pairs().next() {
-            return Err(format!("has the parameter {name:?}; there are none, settings are variables of their own"));
-        }
         let decode = |part: &str| {
             let decoded = percent_decode_str(part).decode_utf8().ok().filter(|_| is_well_encoded(part));
             decoded.map(|text| text.into_owned()).ok_or_else(|| format!("has a % that encodes nothing; {ENCODE}"))
@@ -67,8 +66,28 @@ impl DatabaseUrl {
             user: decode(url.username())?,
             password: decode(url.password().unwrap_or_default())?,
             database,
+            require_ssl: require_ssl(&url)?,
         })
     }
+}
+
+/// The one parameter there is, as the driver's own URLs have it.
+fn require_ssl(url: &Url) -> Result<Option<bool>, String> {
+    let mut required = None;
+    for (name, value) in url.query_pairs() {
+        required = match (name.as_ref(), value.as_ref(), required) {
+            ("require_ssl", "true", None) => Some(true),
+            ("require_ssl", "false", None) => Some(false),
+            ("require_ssl", _, None) => return Err("has a require_ssl that is neither true nor false".to_owned()),
+            ("require_ssl", _, Some(_)) => return Err("has require_ssl twice".to_owned()),
+            _ => {
+                return Err(format!(
+                    "has the parameter {name:?}; the only one is require_ssl=true, other settings are variables"
+                ));
+            }
+        };
+    }
+    Ok(required)
 }
 
 /// Whether every % is followed by two hexadecimal digits.
@@ -117,6 +136,13 @@ mod tests {
     }
 
     #[test]
+    fn tls_can_be_required_or_not_or_left_open() {
+        assert_eq!(parse("mysql://a:b@h/d").require_ssl, None);
+        assert_eq!(parse("mysql://a:b@h/d?require_ssl=true").require_ssl, Some(true));
+        assert_eq!(parse("mysql://a:b@h/d?require_ssl=false").require_ssl, Some(false));
+    }
+
+    #[test]
     fn no_error_shows_any_part_of_a_password() {
         for text in [
             "mysql://app:p@ss/w#rd?%:@host/users",
@@ -140,6 +166,8 @@ mod tests {
         }
         assert!(DatabaseUrl::parse("mysql://a:p@ss@h/d").unwrap_err().contains("percent-encode"));
         assert!(DatabaseUrl::parse("mysql://a:b@h/d?charset=utf8mb4").unwrap_err().contains("\"charset\""));
+        assert!(DatabaseUrl::parse("mysql://a:b@h/d?require_ssl=yes").unwrap_err().contains("neither true nor false"));
+        assert!(DatabaseUrl::parse("mysql://a:b@h/d?require_ssl=true&require_ssl=false").is_err());
         assert_eq!(format!("{:?}", parse("mysql://app:sEcret@h/d")), "DatabaseUrl(h:3306/d)");
     }
 }
