@@ -65,7 +65,7 @@ fn a_start_that_is_cut_anywhere_in_the_migrations_is_completed_by_the_next() {
                 proxy.cut_instead_of_ok(count)
             }
             let first = at(&proxy.url(&database)).start();
-            if !proxy.has_cut() {
+            if !proxy.has_struck() {
                 assert!(count > 4, "the cuts came before the migrations");
                 break;
             }

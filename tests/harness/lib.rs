@@ -12,6 +12,7 @@ mod process;
 mod proxy;
 mod service;
 mod wait;
+mod watch;
 pub mod wire;
 
 pub use client::{Raw, Reply, statuses};
