@@ -35,7 +35,7 @@ const SETTINGS: &[Setting] = settings! {
     "LISTEN_STDIN" "0" switch "1: serve on the listening socket that is standard input, whatever LISTEN_ADDR says";
     "DATABASE_URL" "" database_url "keep users in MySQL: mysql://USER:PASSWORD@HOST:PORT/DATABASE, percent-encoded";
     "DATABASE_URL_FILE" "" database_url_file "a file that has the DATABASE_URL, such as a mounted secret";
-    "DATABASE_TIMEOUT" "5s" timeout "time to connect, to wait for a connection, and for an operation, each";
+    "DATABASE_TIMEOUT" "5s" timeout "time for an operation on the database, connecting and waiting for others included";
     "DATABASE_CONNECTIONS" "8" database_connections "connections to the database at most";
     "DATA_DIR" "./data" folder "folder of the embedded store, where no database is set";
     "LOG_LEVEL" "info" log_level "off, error, warn, info, debug or trace";

@@ -13,6 +13,7 @@ mod lifecycle;
 mod limits;
 mod mysql;
 mod mysql_faults;
+mod mysql_locks;
 mod readme;
 mod soak;
 mod users;

@@ -51,7 +51,7 @@ pub enum StoreConfig {
         url: DatabaseUrl,
         /// Connections at most.
         connections: usize,
-        /// Time to connect, to wait for a connection, and for an operation, each.
+        /// Time for an operation, connecting and waiting for others included.
         deadline: Duration,
     },
 }
