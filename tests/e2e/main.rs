@@ -14,6 +14,8 @@ mod limits;
 mod mysql;
 mod mysql_faults;
 mod mysql_locks;
+mod mysql_small;
+mod mysql_starts;
 mod readme;
 mod soak;
 mod users;
