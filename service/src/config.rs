@@ -39,7 +39,7 @@ const SETTINGS: &[Setting] = settings! {
     "DATABASE_CA_FILE" "" database_ca_file "the only certificate authorities trusted to sign the database's certificate (PEM)";
     "DATABASE_CLIENT_CERT_FILE" "" database_client_cert_file "our certificate for the database (PEM)";
     "DATABASE_CLIENT_KEY_FILE" "" database_client_key_file "the key of that certificate (PEM)";
-    "DATABASE_TIMEOUT" "5s" timeout "time to connect, to wait for a connection, and for an operation, each";
+    "DATABASE_TIMEOUT" "5s" timeout "time for an operation on the database, connecting and waiting for others included";
     "DATABASE_CONNECTIONS" "8" database_connections "connections to the database at most";
     "DATA_DIR" "./data" folder "folder of the embedded store, where no database is set";
     "LOG_LEVEL" "info" log_level "off, error, warn, info, debug or trace";

@@ -229,7 +229,7 @@ fn the_proxy_cuts_after_or_instead_of_a_counted_ok() {
     };
     proxy.cut_after_ok(2);
     run(proxy.address(), &inserts(10));
-    assert!(proxy.has_cut());
+    assert!(proxy.has_struck());
     let ids = database.sql("SELECT id FROM users.t WHERE id >= 10 ORDER BY id");
     assert_eq!(ids, "10\n11");
 

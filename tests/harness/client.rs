@@ -1,7 +1,7 @@
 //! Clients: a real one for what is well-formed, a bare socket for what is not.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -120,10 +120,15 @@ impl Service {
 
     /// Whether `/livez` answers 200, and how long that took.
     pub fn alive(&self) -> Option<Duration> {
-        let started = Instant::now();
-        let reply = Raw::connect(self.address()).ok()?.request("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").ok()?;
-        (reply.status == 200).then(|| started.elapsed())
+        alive(self.address())
     }
+}
+
+/// See [`Service::alive`].
+pub fn alive(address: SocketAddr) -> Option<Duration> {
+    let started = Instant::now();
+    let reply = Raw::connect(address).ok()?.request("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").ok()?;
+    (reply.status == 200).then(|| started.elapsed())
 }
 
 /// A bare connection.
@@ -135,7 +140,7 @@ impl Raw {
     ///
     /// # Errors
     /// What the system says.
-    pub fn connect(address: std::net::SocketAddr) -> io::Result<Self> {
+    pub fn connect(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;

@@ -13,6 +13,7 @@ mod process;
 mod proxy;
 mod service;
 mod wait;
+mod watch;
 pub mod wire;
 
 pub use certificates::{Authority, Identity, Validity};

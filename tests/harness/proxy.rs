@@ -58,7 +58,7 @@ pub fn ok_packet() -> Vec<u8> {
     vec![0, 0, 0, 2, 0, 0, 0]
 }
 
-type Judge = dyn Fn(&[u8]) -> Verdict + Send + Sync;
+type Judge = dyn Fn(&[u8], &str) -> Verdict + Send + Sync;
 
 /// A proxy that passes everything until it is told otherwise.
 #[derive(Debug)]
@@ -84,7 +84,7 @@ struct State {
     ended: bool,
     judge: Option<Arc<Judge>>,
     version: Option<String>,
-    cut_at: Option<CutAt>,
+    fault: Option<Fault>,
     commands: Vec<(u8, String)>,
     accepted: usize,
     links: Vec<Arc<Link>>,
@@ -96,12 +96,23 @@ impl std::fmt::Debug for State {
     }
 }
 
-/// Which OK packet is the last one.
+/// What becomes of an OK packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AtOk {
+    /// It is passed on, and then the connection is cut.
+    CutAfter,
+    /// The connection is cut instead.
+    CutInstead,
+    /// It stays here, see [`Proxy::stall`].
+    Stall,
+}
+
+/// A fault that is still to be made.
 #[derive(Debug, Clone, Copy)]
-struct CutAt {
+struct Fault {
+    /// How many OKs until then, this one included.
     left: usize,
-    /// Whether the client gets it.
-    passed: bool,
+    kind: AtOk,
 }
 
 impl Proxy {
@@ -169,7 +180,13 @@ impl Proxy {
     /// Lets a function decide on every command. It sees the whole payload: the command and what
     /// follows it.
     pub fn on_command(&self, judge: impl Fn(&[u8]) -> Verdict + Send + Sync + 'static) {
-        self.change(|state| state.judge = Some(Arc::new(judge)));
+        self.change(|state| state.judge = Some(Arc::new(move |payload, _| judge(payload))));
+    }
+
+    /// As [`on_command`](Self::on_command), but the function sees the text that [`commands`](Self::commands)
+    /// would give.
+    pub fn on_statement(&self, judge: impl Fn(&str) -> Verdict + Send + Sync + 'static) {
+        self.change(|state| state.judge = Some(Arc::new(move |_, text| judge(text))));
     }
 
     /// Lets the server say that it is of another version, such as `8.0.30-Vitess`, to new connections.
@@ -180,18 +197,28 @@ impl Proxy {
     /// Cuts the connection on which the `count`th OK from now on is sent, once, after the client has
     /// got it. An OK is the answer to a command that gives no rows, other than preparing.
     pub fn cut_after_ok(&self, count: usize) {
-        self.change(|state| state.cut_at = Some(CutAt { left: count, passed: true }));
+        self.at_ok(count, AtOk::CutAfter);
     }
 
     /// As [`cut_after_ok`](Self::cut_after_ok), but the client does not get that OK: the statement is
     /// done and nobody knows.
     pub fn cut_instead_of_ok(&self, count: usize) {
-        self.change(|state| state.cut_at = Some(CutAt { left: count, passed: false }));
+        self.at_ok(count, AtOk::CutInstead);
     }
 
-    /// Whether the cut that was asked for has been made.
-    pub fn has_cut(&self) -> bool {
-        self.shared.state().cut_at.is_none()
+    /// Stalls from the `count`th OK from now on, which the client does not get before [`stall`](Self::stall)
+    /// ends it.
+    pub fn stall_at_ok(&self, count: usize) {
+        self.at_ok(count, AtOk::Stall);
+    }
+
+    fn at_ok(&self, count: usize, kind: AtOk) {
+        self.change(|state| state.fault = Some(Fault { left: count, kind }));
+    }
+
+    /// Whether the cut or the stall that was asked for has been made.
+    pub fn has_struck(&self) -> bool {
+        self.shared.state().fault.is_none()
     }
 
     /// The commands so far, with their text: the statement, also where the command is about a prepared
@@ -355,11 +382,11 @@ impl Shared {
         let text = link.asked.lock().unwrap().ask(kind, payload.get(1..).unwrap_or_default());
         let judge = {
             let mut state = self.state();
-            state.commands.push((kind, text));
+            state.commands.push((kind, text.clone()));
             state.judge.clone()
         };
         // Without the lock: it may take its time.
-        judge.map_or(Verdict::Pass, |judge| judge(payload))
+        judge.map_or(Verdict::Pass, |judge| judge(payload, &text))
     }
 
     fn server_to_client(&self, link: &Link) -> io::Result<()> {
@@ -372,31 +399,33 @@ impl Shared {
                 packet.replace_version(version);
             }
             let is_ok = link.asked.lock().unwrap().answer(packet);
-            let cut = if is_ok { self.cuts_at_this_ok() } else { None };
-            if cut.is_some() {
+            let fault = if is_ok { self.fault_at_this_ok() } else { None };
+            let cuts = matches!(fault, Some(AtOk::CutAfter | AtOk::CutInstead));
+            if cuts {
                 // Whatever the client sends next finds nobody.
                 let _ = link.server.shutdown(Shutdown::Both);
             }
-            if cut != Some(false) {
+            if fault != Some(AtOk::CutInstead) {
                 self.send(link, &packet.bytes())?;
             }
-            if cut.is_some() {
+            if cuts {
                 link.cut();
             }
         }
         Ok(())
     }
 
-    /// Counts an OK; whether the client gets it, if it is the last.
-    fn cuts_at_this_ok(&self) -> Option<bool> {
+    /// Counts an OK; what becomes of it, if it is the one.
+    fn fault_at_this_ok(&self) -> Option<AtOk> {
         let mut state = self.state();
-        let mut cut_at = state.cut_at.take()?;
-        cut_at.left = cut_at.left.saturating_sub(1);
-        if cut_at.left == 0 {
-            return Some(cut_at.passed);
+        let mut fault = state.fault.take()?;
+        fault.left = fault.left.saturating_sub(1);
+        if fault.left > 0 {
+            state.fault = Some(fault);
+            return None;
         }
-        state.cut_at = Some(cut_at);
-        None
+        state.stalled |= fault.kind == AtOk::Stall;
+        Some(fault.kind)
     }
 
     /// Passes on what is no packets.

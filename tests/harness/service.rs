@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use crate::lines::Lines;
 use crate::wait::within;
+use crate::watch::Watch;
 use crate::{Usage, artifacts, eventually};
 
 /// What runs the service.
@@ -37,9 +38,17 @@ pub struct Builder {
     arguments: Vec<String>,
     shell: Vec<String>,
     listener: Option<Arc<TcpListener>>,
+    watched: bool,
 }
 
 impl Builder {
+    /// Asks the service for `/livez` all the time, from when it listens until it is ended, and fails the
+    /// test then if one probe was not answered.
+    pub fn watched(mut self, watched: bool) -> Self {
+        self.watched = watched;
+        self
+    }
+
     /// Hands the service a listening socket as its standard input.
     pub fn listener(mut self, listener: &Arc<TcpListener>) -> Self {
         listener.set_nonblocking(true).unwrap();
@@ -117,10 +126,7 @@ impl Builder {
 
     /// Starts the service and waits until it listens.
     pub fn start(self) -> Service {
-        let mut service = self.launch();
-        service.address = service.wait_for_address();
-        service.descriptors = service.usage().descriptors;
-        service
+        self.launch().listening()
     }
 
     /// Starts a service that cannot say where it listens, on a port that was free a moment ago, and
@@ -137,14 +143,15 @@ impl Builder {
         })
     }
 
-    fn launch(self) -> Service {
+    /// Starts the service and waits for nothing; see [`Service::listening`].
+    pub fn launch(self) -> Service {
         let own = self.folder.is_none().then(|| tempfile::tempdir().unwrap());
         let folder = self.folder.clone().unwrap_or_else(|| own.as_ref().unwrap().path().to_owned());
         let mut child = self.spawn(&folder);
         let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
         let output = Output { out: Lines::follow(stdout), log: Lines::follow(stderr) };
         let address = ([127, 0, 0, 1], 0).into();
-        Service { child, address, descriptors: usize::MAX, builder: self, folder, own, output }
+        Service { child, address, descriptors: usize::MAX, builder: self, folder, own, output, watch: None }
     }
 
     /// Runs a service that is expected to end by itself.
@@ -184,6 +191,7 @@ pub struct Service {
     folder: PathBuf,
     own: Option<TempDir>,
     output: Output,
+    watch: Option<Watch>,
 }
 
 #[derive(Debug)]
@@ -203,12 +211,21 @@ impl Service {
             arguments: Vec::new(),
             shell: Vec::new(),
             listener: None,
+            watched: false,
         }
     }
 
     /// A service with nothing configured, compiled ahead of time.
     pub fn start() -> Self {
         Self::builder(Runtime::Aot).start()
+    }
+
+    /// Waits until it listens, after [`Builder::launch`].
+    pub fn listening(mut self) -> Self {
+        self.address = self.wait_for_address();
+        self.descriptors = self.usage().descriptors;
+        self.watch = self.builder.watched.then(|| Watch::over(self.address));
+        self
     }
 
     fn wait_for_address(&mut self) -> SocketAddr {
@@ -270,8 +287,14 @@ impl Service {
 
     /// Ends it at once, as a crash would.
     pub fn kill(&mut self) {
+        let faults = self.end_watch();
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+        assert_eq!(faults, [""; 0], "probes were not answered");
+    }
+
+    fn end_watch(&mut self) -> Vec<String> {
+        self.watch.take().map(Watch::faults).unwrap_or_default()
     }
 
     /// How it ended, once it has.
@@ -296,15 +319,16 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
+        let faults = self.end_watch();
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if thread::panicking() {
+        if thread::panicking() || !faults.is_empty() {
             eprintln!("--- log of the service\n{}{}", self.output.out.finished(), self.output.log.finished());
         }
-        if self.own.is_none() {
-            return;
+        if self.own.is_some() {
+            // A test may have made the folder read-only.
+            let _ = fs::remove_dir_all(&self.folder);
         }
-        // A test may have made the folder read-only.
-        let _ = fs::remove_dir_all(&self.folder);
+        assert!(faults.is_empty() || thread::panicking(), "probes were not answered: {faults:?}");
     }
 }

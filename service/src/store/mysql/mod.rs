@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::OnceCell;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use operations::{Check, Create, Delete, Fetch, Get, Operation, Update};
 use pool::Pool;
@@ -34,7 +34,7 @@ pub struct MysqlConfig {
     pub tls: Option<TlsConfig>,
     /// Connections at most.
     pub connections: usize,
-    /// Time to connect, to wait for a connection, and for an operation, each.
+    /// Time for an operation, connecting and waiting for others included.
     pub deadline: Duration,
 }
 
@@ -66,6 +66,8 @@ enum Failure {
     Busy,
     #[error("no answer in time")]
     Slow,
+    #[error("a transaction was left open: {0}")]
+    LeftOpen(mysql_async::Error),
     #[error("the server is read-only")]
     ReadOnly,
     #[error("the schema is {found}, a later one than we know")]
@@ -84,9 +86,9 @@ impl Failure {
         }
     }
 
-    /// Another transaction was in the way, and this one is undone: a deadlock.
-    fn is_deadlock(&self) -> bool {
-        self.code() == Some(1213)
+    /// Others were in the way, and nothing is done: a deadlock, or a lock that was not to be had.
+    fn is_of_a_lock(&self) -> bool {
+        matches!(self.code(), Some(1205 | 1213))
     }
 
     /// The connection is gone.
@@ -100,9 +102,9 @@ impl Failure {
         self.is_of_the_connection() && self.to_string().contains("in the raw value of StatusFlags (raw=1")
     }
 
-    /// The connection is gone, or something is left on it that nobody has read.
+    /// The connection is gone, or something is left on it: an answer or a transaction.
     fn ends_the_connection(&self) -> bool {
-        matches!(self, Self::Slow) || self.is_of_the_connection()
+        matches!(self, Self::Slow | Self::LeftOpen(_)) || self.is_of_the_connection()
     }
 
     /// What a client and `/readyz` may know. Codes are the same in MySQL and MariaDB.
@@ -114,7 +116,7 @@ impl Failure {
             (_, Some(1044 | 1045 | 1049 | 1142 | 1698)) => "the database denies access",
             (Self::Busy, _) | (_, Some(1040 | 1203 | 1226 | 1461)) => "the database has no room for more connections",
             (_, Some(1205 | 1213)) => "the database was held up by other changes",
-            (Self::Slow, _) => "the database does not answer in time",
+            (Self::Slow, _) | (_, Some(1317 | 1969 | 3024)) => "the database does not answer in time",
             _ if self.is_of_ansi_quotes() => {
                 "the server's default sql_mode has ANSI_QUOTES, which the driver does not know; take it out there"
             }
@@ -151,7 +153,7 @@ impl From<Failure> for StoreError {
 #[derive(Debug)]
 pub struct Mysql {
     pool: Pool,
-    /// Time for an operation, once it has a connection.
+    /// Time for an operation and all that it needs: a connection, the schema, further attempts.
     deadline: Duration,
     /// Set once the schema is up to date, which it stays.
     schema: OnceCell<()>,
@@ -164,7 +166,7 @@ impl Mysql {
     /// If the database is there and its schema is not for us.
     pub async fn open(config: &MysqlConfig) -> Result<Self, TooNew> {
         let this = Self { pool: Pool::new(config), deadline: config.deadline, schema: OnceCell::new() };
-        match this.prepare().await {
+        match this.prepare(this.until()).await {
             Err(Failure::TooNew { found }) => Err(TooNew { url: config.url.clone(), found }),
             Err(error) => {
                 tracing::warn!(cause = %error, "{}; trying again when it is needed", error.reason());
@@ -204,26 +206,34 @@ impl Mysql {
         self.run(Check).await
     }
 
-    async fn prepare(&self) -> Result<(), Failure> {
-        self.schema.get_or_try_init(|| self.migrate()).await.copied()
+    /// When an operation that begins now is given up.
+    fn until(&self) -> Instant {
+        Instant::now() + self.deadline
     }
 
-    async fn migrate(&self) -> Result<(), Failure> {
-        let mut lease = self.pool.lease().await?;
-        timeout(self.deadline, migrations::apply(&mut lease.connection)).await.map_err(|_| Failure::Slow)??;
+    async fn prepare(&self, until: Instant) -> Result<(), Failure> {
+        let schema = self.schema.get_or_try_init(|| self.migrate(until));
+        // Others may be at it, with deadlines of their own.
+        timeout_at(until, schema).await.map_err(|_| Failure::Slow)?.copied()
+    }
+
+    async fn migrate(&self, until: Instant) -> Result<(), Failure> {
+        let mut lease = self.pool.lease(until).await?;
+        timeout_at(until, migrations::apply(&mut lease.connection)).await.map_err(|_| Failure::Slow)??;
         self.pool.give_back(lease);
         Ok(())
     }
 
     async fn run<O: Operation>(&self, operation: O) -> Result<O::Output, StoreError> {
-        self.prepare().await?;
+        let until = self.until();
+        self.prepare(until).await?;
         let mut attempt = 1;
         loop {
-            let failure = match self.attempt(&operation).await {
+            let failure = match self.attempt(&operation, until).await {
                 Ok(output) => return Ok(output),
                 Err(failure) => failure,
             };
-            let again = failure.is_deadlock() || (O::REPEATABLE && failure.is_of_the_connection());
+            let again = failure.is_of_a_lock() || (O::REPEATABLE && failure.is_of_the_connection());
             if !again || attempt == ATTEMPTS {
                 return Err(failure.into());
             }
@@ -232,9 +242,10 @@ impl Mysql {
     }
 
     /// Once. What cannot be repeated goes to a connection that was seen to be there.
-    async fn attempt<O: Operation>(&self, operation: &O) -> Result<O::Output, Failure> {
-        let mut lease = if O::REPEATABLE { self.pool.lease().await? } else { self.pool.lease_checked().await? };
-        let result = timeout(self.deadline, operation.run(&mut lease.connection)).await;
+    async fn attempt<O: Operation>(&self, operation: &O, until: Instant) -> Result<O::Output, Failure> {
+        let lease = if O::REPEATABLE { self.pool.lease(until).await } else { self.pool.lease_checked(until).await };
+        let mut lease = lease?;
+        let result = timeout_at(until, operation.run(&mut lease.connection)).await;
         let result = result.unwrap_or(Err(Failure::Slow));
         match &result {
             // The others are from before the same event, such as a restart of the server.

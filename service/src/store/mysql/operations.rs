@@ -18,7 +18,8 @@ pub trait Operation: Send + Sync {
     /// Whether doing it twice is the same as doing it once.
     const REPEATABLE: bool;
 
-    /// Does it; afterwards nothing is left to read and no transaction is open, unless it fails.
+    /// Does it; afterwards nothing is left to read and no transaction is open, unless it fails in a
+    /// way that ends the connection.
     fn run(&self, connection: &mut Conn) -> impl Future<Output = Result<Self::Output, Failure>> + Send;
 }
 
@@ -69,19 +70,27 @@ impl Operation for Update {
     const REPEATABLE: bool = false;
 
     async fn run(&self, connection: &mut Conn) -> Result<User, Failure> {
-        connection.query_drop("START TRANSACTION").await?;
-        let result = self.within_transaction(connection).await;
-        let end = if result.is_ok() { "COMMIT" } else { "ROLLBACK" };
-        // With the connection, the transaction is gone too.
-        if !result.as_ref().is_err_and(Failure::is_of_the_connection) {
-            connection.query_drop(end).await?;
+        let result = self.transaction(connection).await;
+        match &result {
+            // With the connection, the transaction is gone too.
+            Err(failure) if !failure.is_of_the_connection() => {
+                connection.query_drop("ROLLBACK").await.map_err(Failure::LeftOpen)?;
+            }
+            _ => {}
         }
         result
     }
 }
 
 impl Update {
-    async fn within_transaction(&self, connection: &mut Conn) -> Result<User, Failure> {
+    async fn transaction(&self, connection: &mut Conn) -> Result<User, Failure> {
+        connection.query_drop("START TRANSACTION").await?;
+        let user = self.change(connection).await?;
+        connection.query_drop("COMMIT").await?;
+        Ok(user)
+    }
+
+    async fn change(&self, connection: &mut Conn) -> Result<User, Failure> {
         let select = "SELECT id, name, email, active, created_at, updated_at FROM users WHERE id = ? FOR UPDATE";
         let before = first(connection, select, (self.0.get(),).into()).await?;
         let Some(after) = self.1.clone().apply(&before, now()) else { return Ok(before) };

@@ -11,10 +11,10 @@ use std::time::Duration;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts, OptsBuilder, SslOpts};
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::tls::Refusal;
-use super::{Failure, MysqlConfig, TlsConfig};
+use super::{ATTEMPTS, Failure, MysqlConfig, TlsConfig};
 
 /// Prepared statements that a connection keeps: more than there are, as one that falls out of the
 /// cache costs 44 ms (a message that has no answer, then Nagle's algorithm).
@@ -26,14 +26,23 @@ const PACKET_MAX: usize = 16 << 20;
 const SERVER_PATIENCE_SECS: usize = 28_800;
 
 /// What a connection must agree on with us, whatever the server's own defaults are: times in UTC,
-/// nothing cut short silently, every statement durable by itself, text in UTF-8, and no wait for a
-/// lock beyond `patience`. In the reverse order, as the driver takes them from the end.
-fn session(patience: Duration) -> Vec<String> {
-    let seconds = patience.as_secs().max(1);
+/// nothing cut short silently, every statement durable by itself, text in UTF-8, and bounds on what
+/// a statement may take of an operation's `deadline`. In the reverse order, as the driver takes them
+/// from the end.
+///
+/// The wait for a lock, in whole seconds, is short enough for every attempt to have its own. The
+/// statement is ended by the server a little before we give it up, so that it is not left running:
+/// MariaDB ends any, MySQL and what is like it those that only read. Each sees its own comment.
+fn session(deadline: Duration) -> Vec<String> {
+    let lock = (deadline / ATTEMPTS).as_secs().max(1);
+    let statement = (deadline * 9 / 10).as_millis().max(1);
+    let (seconds, millis) = (statement / 1000, statement % 1000);
     vec![
         format!(
             "SET SESSION time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES', autocommit = 1, \
-             innodb_lock_wait_timeout = {seconds}, lock_wait_timeout = {seconds}"
+             innodb_lock_wait_timeout = {lock}, lock_wait_timeout = {lock}\
+             /*M!100101 , max_statement_time = {seconds}.{millis:03} */\
+             /*!50708 , max_execution_time = {statement} */"
         ),
         "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED".to_owned(),
         "SET NAMES utf8mb4".to_owned(),
@@ -45,7 +54,6 @@ fn session(patience: Duration) -> Vec<String> {
 pub struct Pool {
     options: Opts,
     tls: Option<TlsConfig>,
-    patience: Duration,
     places: Semaphore,
     idle: Mutex<Vec<Conn>>,
 }
@@ -63,7 +71,7 @@ pub struct Lease<'p> {
 impl Pool {
     /// A pool without connections yet.
     pub fn new(config: &MysqlConfig) -> Self {
-        let MysqlConfig { url, tls, connections, deadline: patience } = config.clone();
+        let MysqlConfig { url, tls, connections, deadline } = config.clone();
         let options = OptsBuilder::default()
             .ip_or_hostname(url.host)
             .tcp_port(url.port)
@@ -71,27 +79,27 @@ impl Pool {
             .pass(Some(url.password))
             .db_name(Some(url.database))
             .client_found_rows(true)
-            .init(session(patience))
+            .init(session(deadline))
             .max_allowed_packet(Some(PACKET_MAX))
             .wait_timeout(Some(SERVER_PATIENCE_SECS))
             .prefer_socket(Some(false))
             .ssl_opts(tls.is_some().then(SslOpts::default))
             .stmt_cache_size(Some(STATEMENTS));
-        Self { options: options.into(), tls, patience, places: Semaphore::new(connections), idle: Mutex::default() }
+        Self { options: options.into(), tls, places: Semaphore::new(connections), idle: Mutex::default() }
     }
 
     /// A connection, perhaps one that the server has closed meanwhile.
     ///
     /// # Errors
     /// `Busy` or `Slow` when it takes too long; what the server says.
-    pub async fn lease(&self) -> Result<Lease<'_>, Failure> {
-        let place = timeout(self.patience, self.places.acquire()).await;
+    pub async fn lease(&self, until: Instant) -> Result<Lease<'_>, Failure> {
+        let place = timeout_at(until, self.places.acquire()).await;
         let place = place.ok().and_then(Result::ok).ok_or(Failure::Busy)?;
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let is_new = idle.is_none();
         let connection = match idle {
             Some(connection) => connection,
-            None => self.connect().await?,
+            None => self.connect(until).await?,
         };
         Ok(Lease { connection, is_new, _place: place })
     }
@@ -100,10 +108,11 @@ impl Pool {
     ///
     /// # Errors
     /// As [`Pool::lease`].
-    pub async fn lease_checked(&self) -> Result<Lease<'_>, Failure> {
-        let mut lease = self.lease().await?;
-        if !lease.is_new && !matches!(timeout(self.patience, lease.connection.ping()).await, Ok(Ok(()))) {
-            lease.connection = self.connect().await?;
+    pub async fn lease_checked(&self, until: Instant) -> Result<Lease<'_>, Failure> {
+        let mut lease = self.lease(until).await?;
+        if !lease.is_new && !answers(&mut lease.connection, until).await {
+            self.forget_idle();
+            lease.connection = self.connect(until).await?;
         }
         Ok(lease)
     }
@@ -118,13 +127,20 @@ impl Pool {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    async fn connect(&self) -> Result<Conn, Failure> {
+    async fn connect(&self, until: Instant) -> Result<Conn, Failure> {
         let connecting = Conn::new(self.options.clone());
         let connected = match &self.tls {
-            Some(tls) => timeout(self.patience, tls.scope(connecting)).await,
-            None => timeout(self.patience, connecting).await,
+            Some(tls) => timeout_at(until, tls.scope(connecting)).await,
+            None => timeout_at(until, connecting).await,
         };
         let connected = connected.map_err(|_| Failure::Slow)?;
         connected.map_err(|error| Refusal::of(&error).map_or_else(|| error.into(), Failure::Tls))
     }
+}
+
+/// Whether there is still somebody at the other end, who may have gone without a word: half of the
+/// time left is for a connection in its place.
+async fn answers(connection: &mut Conn, until: Instant) -> bool {
+    let left = until.saturating_duration_since(Instant::now());
+    matches!(timeout(left / 2, connection.ping()).await, Ok(Ok(())))
 }
