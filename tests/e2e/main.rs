@@ -4,6 +4,24 @@
 #![allow(clippy::indexing_slicing, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "long tests report figures to whoever runs them with --nocapture")]
 
+/// Makes each of these functions a test of the module in every way that it is run, or in one.
+macro_rules! on_every_runtime {
+    ($($scenario:ident),* $(,)?) => {
+        on_every_runtime!(compiled, Aot: $($scenario),*);
+        on_every_runtime!(interpreted, Interpreter: $($scenario),*);
+        on_every_runtime!(oldest_compiled, OldestAot: $($scenario),*);
+        on_every_runtime!(oldest_interpreted, OldestInterpreter: $($scenario),*);
+    };
+    ($place:ident, $runtime:ident: $($scenario:ident),* $(,)?) => {
+        mod $place {
+            $(#[test]
+            fn $scenario() {
+                super::$scenario(harness::Runtime::$runtime);
+            })*
+        }
+    };
+}
+
 mod bodies;
 mod database;
 mod development;

@@ -11,10 +11,25 @@ use crate::users;
 /// Short, so that what waits for it is quick; long enough for a machine that is busy.
 pub const DEADLINE: Duration = Duration::from_secs(2);
 
+on_every_runtime!(
+    a_database_that_is_away_at_the_start_is_used_once_it_is_there,
+    a_database_that_goes_away_is_used_again_when_it_is_back,
+    a_database_that_stalls_costs_each_request_its_deadline_and_nothing_else,
+    connections_that_the_server_closed_are_replaced_and_no_client_notices
+);
+
 /// A service that keeps users in the database at this URL.
 pub fn at(url: &str) -> Builder {
+    with(Service::builder(Runtime::Aot), url)
+}
+
+fn on_runtime(runtime: Runtime, database: &Database) -> Builder {
+    with(Service::builder(runtime), &database.url())
+}
+
+fn with(builder: Builder, url: &str) -> Builder {
     let deadline = format!("{}s", DEADLINE.as_secs());
-    Service::builder(Runtime::Aot).env("DATABASE_URL", url).env("DATABASE_TIMEOUT", deadline)
+    builder.env("DATABASE_URL", url).env("DATABASE_TIMEOUT", deadline)
 }
 
 fn on(database: &Database) -> Builder {
@@ -48,11 +63,10 @@ fn close_connections(database: &Database) {
     }
 }
 
-#[test]
-fn a_database_that_is_away_at_the_start_is_used_once_it_is_there() {
+fn a_database_that_is_away_at_the_start_is_used_once_it_is_there(runtime: Runtime) {
     let mut database = Database::start();
     database.stop();
-    let service = on(&database).start();
+    let service = on_runtime(runtime, &database).start();
     for path in ["/readyz", "/api/users"] {
         assert_unavailable(&service, "unreachable", || service.get(path));
     }
@@ -61,10 +75,9 @@ fn a_database_that_is_away_at_the_start_is_used_once_it_is_there() {
     assert_eq!(post(&service, "u1@x.org").status, 201);
 }
 
-#[test]
-fn a_database_that_goes_away_is_used_again_when_it_is_back() {
+fn a_database_that_goes_away_is_used_again_when_it_is_back(runtime: Runtime) {
     let mut database = Database::start();
-    let service = on(&database).start();
+    let service = on_runtime(runtime, &database).start();
     assert_eq!(post(&service, "u1@x.org").status, 201);
     database.stop();
     for _ in 0..3 {
@@ -77,10 +90,9 @@ fn a_database_that_goes_away_is_used_again_when_it_is_back() {
     assert_eq!(post(&service, "u2@x.org").status, 201);
 }
 
-#[test]
-fn a_database_that_stalls_costs_each_request_its_deadline_and_nothing_else() {
+fn a_database_that_stalls_costs_each_request_its_deadline_and_nothing_else(runtime: Runtime) {
     let database = Database::start();
-    let service = on(&database).start();
+    let service = on_runtime(runtime, &database).start();
     assert_eq!(post(&service, "u1@x.org").status, 201);
     database.pause();
     for _ in 0..2 {
@@ -97,10 +109,9 @@ fn a_database_that_stalls_costs_each_request_its_deadline_and_nothing_else() {
     }
 }
 
-#[test]
-fn connections_that_the_server_closed_are_replaced_and_no_client_notices() {
+fn connections_that_the_server_closed_are_replaced_and_no_client_notices(runtime: Runtime) {
     let database = Database::start();
-    let service = on(&database).start();
+    let service = on_runtime(runtime, &database).start();
     assert_eq!(post(&service, "u0@x.org").status, 201);
     for number in 1..6 {
         close_connections(&database);

@@ -3,13 +3,17 @@
 use harness::{Reply, Service};
 use serde_json::{Value, json};
 
-/// Makes each of these a test of the compiled and of the interpreted module, on each store.
+/// Makes each of these a test of the module in every way that it is run, on each store.
 macro_rules! everywhere {
     ($($test:ident),*) => {
         everywhere!(embedded_compiled, Aot, false; $($test),*);
         everywhere!(embedded_interpreted, Interpreter, false; $($test),*);
+        everywhere!(embedded_oldest_compiled, OldestAot, false; $($test),*);
+        everywhere!(embedded_oldest_interpreted, OldestInterpreter, false; $($test),*);
         everywhere!(mysql_compiled, Aot, true; $($test),*);
         everywhere!(mysql_interpreted, Interpreter, true; $($test),*);
+        everywhere!(mysql_oldest_compiled, OldestAot, true; $($test),*);
+        everywhere!(mysql_oldest_interpreted, OldestInterpreter, true; $($test),*);
     };
     ($place:ident, $runtime:ident, $mysql:literal; $($test:ident),*) => {
         mod $place {

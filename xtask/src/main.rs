@@ -32,6 +32,7 @@ mod run;
 mod setup;
 mod system;
 mod test;
+mod tools;
 mod unpacked;
 mod versions;
 mod wasmedge;

@@ -11,7 +11,7 @@ use crate::paths::Paths;
 use crate::process::capture;
 use crate::unpacked::{self, rename, write_script};
 use crate::versions::Packages;
-use crate::{files, progress, setup};
+use crate::{files, progress, tools};
 
 /// The programs that can be started in `bin`, and where the packages have them.
 const PROGRAMS: [&str; 3] = ["sbin/mariadbd", "bin/mariadb", "bin/mariadb-install-db"];
@@ -21,20 +21,15 @@ const LIBC: &str = "libc6";
 
 /// Puts MariaDB into `.tools`; quick when it is there already.
 pub fn provide(paths: &Paths, wanted: &Packages) -> Result<()> {
-    if ready(&paths.mariadb()) {
-        return Ok(());
-    }
-    let _held = setup::lock(paths)?;
-    if ready(&paths.mariadb()) {
-        return Ok(());
-    }
-    let names = wanted.packages.join(" and ");
-    if !apt::available() {
-        bail!("the tests start MariaDB from Debian's packages {names}, and this is no Debian-like system");
-    }
-    eprintln!("unpacking Debian's packages {names} into .tools/mariadb (nothing is installed on the system)");
-    progress::during("fetching MariaDB", "fetched", || {
-        install(paths, wanted).context("MariaDB, which the tests use, could not be fetched")
+    tools::provide(paths, &paths.mariadb(), ready, |staging, made| {
+        let names = wanted.packages.join(" and ");
+        if !apt::available() {
+            bail!("the tests start MariaDB from Debian's packages {names}, and this is no Debian-like system");
+        }
+        eprintln!("unpacking Debian's packages {names} into .tools/mariadb (nothing is installed on the system)");
+        progress::during("fetching MariaDB", "fetched", || {
+            make(wanted, staging, made).context("MariaDB, which the tests use, could not be fetched")
+        })
     })
 }
 
@@ -45,20 +40,14 @@ fn ready(folder: &Path) -> bool {
         && capture(Command::new(folder.join("bin/mariadbd")).args(["--no-defaults", "--version"])).is_ok()
 }
 
-fn install(paths: &Paths, wanted: &Packages) -> Result<()> {
-    files::remove_leftovers(&paths.tools())?;
-    let staging = files::staging()
-        .tempdir_in(paths.tools())
-        .with_context(|| format!("cannot write into {}", paths.tools().display()))?;
-    let unpacked = staging.path().join("unpacked");
-    let made = staging.path().join("mariadb");
+fn make(wanted: &Packages, staging: &Path, made: &Path) -> Result<()> {
+    let unpacked = staging.join("unpacked");
     files::make_folder(&unpacked)?;
-    let apt = PrivateApt::new(staging.path().join("apt"))?;
+    let apt = PrivateApt::new(staging.join("apt"))?;
     apt.use_own_suite()?;
     apt.unpack(&wanted.packages, &[LIBC], &unpacked)?;
-    arrange(&unpacked, &made)?;
-    make_seed(&made)?;
-    files::put_in_place(&made, &paths.mariadb(), staging.path())
+    arrange(&unpacked, made)?;
+    make_seed(made)
 }
 
 /// Keeps what the programs need: they find their messages and character sets below `usr`, and their

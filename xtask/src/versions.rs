@@ -8,13 +8,14 @@ use serde::Deserialize;
 #[serde(deny_unknown_fields)]
 pub struct Versions {
     pub wasmedge: WasmEdge,
+    pub oldest_wasmedge: WasmEdge,
     pub rust: Rust,
     pub clang: Packages,
     pub tests: Packages,
     pub mariadb: Packages,
 }
 
-/// The WasmEdge to use, and the Debian suites that carry it.
+/// A WasmEdge to use, and the Debian suites that carry it.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WasmEdge {

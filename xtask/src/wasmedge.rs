@@ -8,12 +8,11 @@ use std::process::Command;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::bundle;
-use crate::files;
 use crate::paths::Paths;
 use crate::process::{all_on_path, capture};
 use crate::progress;
 use crate::versions::WasmEdge;
-use crate::{apt, links};
+use crate::{apt, links, tools};
 
 /// Whether `.tools/wasmedge` holds the pinned version, and the one asked for by `WASMEDGE_DIR`.
 pub fn ready(paths: &Paths, wanted: &WasmEdge) -> bool {
@@ -31,20 +30,38 @@ pub fn version_of(program: &Path) -> Result<String> {
 
 /// Puts WasmEdge at `.tools/wasmedge`. Only under set-up's lock.
 pub fn install(paths: &Paths, wanted: &WasmEdge) -> Result<()> {
-    files::remove_leftovers(&paths.tools())?;
-    let staging = files::staging()
-        .tempdir_in(paths.tools())
-        .with_context(|| format!("cannot write into {}", paths.tools().display()))?;
-    let made = staging.path().join("wasmedge");
-    if let Some(prefix) = installed(paths, wanted)? {
-        links::make(&prefix, &made)?;
-        eprintln!("using the WasmEdge in {}", prefix.display());
-    } else {
-        fetch(wanted, staging.path(), &made)?;
-    }
+    tools::put(paths, &paths.wasmedge(), |staging, made| {
+        if let Some(prefix) = installed(paths, wanted)? {
+            links::make(&prefix, made)?;
+            eprintln!("using the WasmEdge in {}", prefix.display());
+        } else {
+            fetch(wanted, staging, made)?;
+        }
+        check(wanted, made)
+    })
+}
+
+/// Puts the oldest WasmEdge that the module has to run on into `.tools`, for tests; quick when it is
+/// there already. An installed one is not asked for: the tests are about Debian's.
+pub fn provide_oldest(paths: &Paths, wanted: &WasmEdge) -> Result<()> {
+    let ready = |folder: &Path| version_of(&folder.join("bin/wasmedge")).is_ok_and(|v| wanted.accepts(&v));
+    tools::provide(paths, &paths.oldest_wasmedge(), ready, |staging, made| {
+        let version = &wanted.version;
+        ensure!(apt::available(), "the tests run WasmEdge {version} from Debian, and this is no Debian-like system");
+        eprintln!("unpacking Debian's WasmEdge {version} into .tools (nothing is installed on the system)");
+        progress::during("fetching it", "fetched", || {
+            bundle::make(wanted, staging, made)
+                .with_context(|| format!("WasmEdge {version}, which the tests use, could not be fetched"))
+        })?;
+        check(wanted, made)
+    })
+}
+
+/// Fails if what was made is not what was wanted.
+fn check(wanted: &WasmEdge, made: &Path) -> Result<()> {
     let version = version_of(&made.join("bin/wasmedge")).context("the new WasmEdge does not run on this machine")?;
     ensure!(wanted.accepts(&version), "the new WasmEdge is {version} instead of {}", wanted.version);
-    files::put_in_place(&made, &paths.wasmedge(), staging.path())
+    Ok(())
 }
 
 /// The folder of an installed WasmEdge that can be used.
