@@ -22,6 +22,24 @@ macro_rules! on_every_runtime {
     };
 }
 
+/// Makes each of these functions a test of the service with every server, or with one.
+macro_rules! on_every_server {
+    ($($scenario:ident),* $(,)?) => {
+        on_server!(on_mariadb, MariaDb: $($scenario),*);
+        on_server!(on_mysql, MySql: $($scenario),*);
+    };
+}
+macro_rules! on_server {
+    ($place:ident, $flavour:ident: $($scenario:ident),* $(,)?) => {
+        mod $place {
+            $(#[test]
+            fn $scenario() {
+                super::$scenario(harness::Flavour::$flavour);
+            })*
+        }
+    };
+}
+
 mod bodies;
 mod database;
 mod development;
@@ -31,6 +49,7 @@ mod lifecycle;
 mod limits;
 mod mysql;
 mod mysql_faults;
+mod mysql_login;
 mod readme;
 mod soak;
 mod users;

@@ -4,11 +4,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use harness::{Database, Proxy, Reply, Service, Verdict, command, error_packet, eventually};
+use harness::{Database, Flavour, Proxy, Reply, Service, Verdict, command, error_packet, eventually};
 use serde_json::json;
 
 use crate::mysql::{DEADLINE, assert_unavailable, at, post};
 use crate::users;
+
+on_every_server!(
+    a_row_that_others_hold_keeps_only_its_own_writers_waiting,
+    a_table_that_others_hold_makes_each_request_wait_its_deadline
+);
 
 /// A database, a proxy to it, and a service that has used both, with user 1.
 fn through_a_proxy() -> (Database, Proxy, Service) {
@@ -141,9 +146,8 @@ fn a_server_in_another_place_is_found_when_the_first_is_gone() {
     assert_eq!(post(&service, "ada@x.org").status, 201);
 }
 
-#[test]
-fn a_row_that_others_hold_keeps_only_its_own_writers_waiting() {
-    let database = Database::start();
+fn a_row_that_others_hold_keeps_only_its_own_writers_waiting(flavour: Flavour) {
+    let database = Database::start_of(flavour);
     let service = at(&database.url()).start();
     service.add_user("Ada", "ada@x.org");
     service.add_user("Bob", "bob@x.org");
@@ -163,9 +167,8 @@ fn a_row_that_others_hold_keeps_only_its_own_writers_waiting() {
     assert_eq!(put(&service, "Grace").status, 200);
 }
 
-#[test]
-fn a_table_that_others_hold_makes_each_request_wait_its_deadline() {
-    let database = Database::start();
+fn a_table_that_others_hold_makes_each_request_wait_its_deadline(flavour: Flavour) {
+    let database = Database::start_of(flavour);
     let service = at(&database.url()).start();
     service.add_user("Ada", "ada@x.org");
     let mut other = database.session();

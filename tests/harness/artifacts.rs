@@ -57,3 +57,8 @@ pub fn native() -> PathBuf {
 pub fn mariadb() -> PathBuf {
     artifact("USHER_MARIADB")
 }
+
+/// MySQL, in the same shape.
+pub fn mysql() -> PathBuf {
+    artifact("USHER_MYSQL")
+}

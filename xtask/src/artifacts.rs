@@ -9,9 +9,9 @@ use anyhow::Result;
 use crate::aot::Compiler;
 use crate::paths::Paths;
 use crate::versions::Versions;
-use crate::{cargo, mariadb, module, wasmedge};
+use crate::{cargo, mariadb, module, mysql, wasmedge};
 
-/// The service in each of its forms, what runs it, and the database it can use.
+/// The service in each of its forms, what runs it, and the databases it can use.
 pub struct Artifacts {
     wasm: PathBuf,
     aot: PathBuf,
@@ -20,11 +20,12 @@ pub struct Artifacts {
     oldest_wasmedge: PathBuf,
     native: PathBuf,
     mariadb: PathBuf,
+    mysql: PathBuf,
 }
 
 impl Artifacts {
     /// The variables by which the tests know them.
-    pub fn variables(&self) -> [(&'static str, &PathBuf); 7] {
+    pub fn variables(&self) -> [(&'static str, &PathBuf); 8] {
         [
             ("USHER_WASM", &self.wasm),
             ("USHER_AOT", &self.aot),
@@ -33,6 +34,7 @@ impl Artifacts {
             ("USHER_OLDEST_WASMEDGE", &self.oldest_wasmedge),
             ("USHER_NATIVE", &self.native),
             ("USHER_MARIADB", &self.mariadb),
+            ("USHER_MYSQL", &self.mysql),
         ]
     }
 }
@@ -41,6 +43,7 @@ impl Artifacts {
 pub fn prepare(paths: &Paths) -> Result<Artifacts> {
     let versions = Versions::pinned()?;
     mariadb::provide(paths, &versions.mariadb)?;
+    mysql::provide(paths, &versions.mysql)?;
     wasmedge::provide_oldest(paths, &versions.oldest_wasmedge)?;
     let wasm = module::build(paths)?;
     // A compiler uses one processor for a minute, and cargo can do with the others.
@@ -59,5 +62,6 @@ pub fn prepare(paths: &Paths) -> Result<Artifacts> {
         oldest_wasmedge: paths.oldest_wasmedge_bin(),
         native: native?,
         mariadb: paths.mariadb(),
+        mysql: paths.mysql(),
     })
 }

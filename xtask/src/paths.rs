@@ -61,6 +61,11 @@ impl Paths {
         self.tools().join("mariadb")
     }
 
+    /// MySQL for tests, in the same shape.
+    pub fn mysql(&self) -> PathBuf {
+        self.tools().join("mysql")
+    }
+
     /// Modules compiled ahead of time.
     pub fn aot_cache(&self) -> PathBuf {
         self.tools().join("aot")

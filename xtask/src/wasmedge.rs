@@ -11,11 +11,11 @@ use crate::bundle;
 use crate::paths::Paths;
 use crate::process::{all_on_path, capture};
 use crate::progress;
-use crate::versions::WasmEdge;
+use crate::versions::Release;
 use crate::{apt, links, tools};
 
 /// Whether `.tools/wasmedge` holds the pinned version, and the one asked for by `WASMEDGE_DIR`.
-pub fn ready(paths: &Paths, wanted: &WasmEdge) -> bool {
+pub fn ready(paths: &Paths, wanted: &Release) -> bool {
     let right_version = version_of(&paths.wasmedge_bin()).is_ok_and(|v| wanted.accepts(&v));
     right_version
         && paths.wasmedge().join("lib/libwasmedge.so").exists()
@@ -29,7 +29,7 @@ pub fn version_of(program: &Path) -> Result<String> {
 }
 
 /// Puts WasmEdge at `.tools/wasmedge`. Only under set-up's lock.
-pub fn install(paths: &Paths, wanted: &WasmEdge) -> Result<()> {
+pub fn install(paths: &Paths, wanted: &Release) -> Result<()> {
     tools::put(paths, &paths.wasmedge(), |staging, made| {
         if let Some(prefix) = installed(paths, wanted)? {
             links::make(&prefix, made)?;
@@ -43,7 +43,7 @@ pub fn install(paths: &Paths, wanted: &WasmEdge) -> Result<()> {
 
 /// Puts the oldest WasmEdge that the module has to run on into `.tools`, for tests; quick when it is
 /// there already. An installed one is not asked for: the tests are about Debian's.
-pub fn provide_oldest(paths: &Paths, wanted: &WasmEdge) -> Result<()> {
+pub fn provide_oldest(paths: &Paths, wanted: &Release) -> Result<()> {
     let ready = |folder: &Path| version_of(&folder.join("bin/wasmedge")).is_ok_and(|v| wanted.accepts(&v));
     tools::provide(paths, &paths.oldest_wasmedge(), ready, |staging, made| {
         let version = &wanted.version;
@@ -58,14 +58,14 @@ pub fn provide_oldest(paths: &Paths, wanted: &WasmEdge) -> Result<()> {
 }
 
 /// Fails if what was made is not what was wanted.
-fn check(wanted: &WasmEdge, made: &Path) -> Result<()> {
+fn check(wanted: &Release, made: &Path) -> Result<()> {
     let version = version_of(&made.join("bin/wasmedge")).context("the new WasmEdge does not run on this machine")?;
     ensure!(wanted.accepts(&version), "the new WasmEdge is {version} instead of {}", wanted.version);
     Ok(())
 }
 
 /// The folder of an installed WasmEdge that can be used.
-fn installed(paths: &Paths, wanted: &WasmEdge) -> Result<Option<PathBuf>> {
+fn installed(paths: &Paths, wanted: &Release) -> Result<Option<PathBuf>> {
     if let Some(folder) = explicit_folder(paths) {
         return match problem_with(&folder, wanted) {
             None => Ok(Some(folder)),
@@ -114,7 +114,7 @@ fn usual_folders(paths: &Paths) -> Vec<PathBuf> {
 }
 
 /// Why the WasmEdge in a folder cannot be used.
-fn problem_with(folder: &Path, wanted: &WasmEdge) -> Option<String> {
+fn problem_with(folder: &Path, wanted: &Release) -> Option<String> {
     let version = match version_of(&folder.join("bin/wasmedge")) {
         Ok(version) => version,
         Err(error) => return Some(format!("bin/wasmedge does not run ({error:#})")),
@@ -125,7 +125,7 @@ fn problem_with(folder: &Path, wanted: &WasmEdge) -> Option<String> {
     links::missing_in(folder).map(|missing| format!("it has no {missing}"))
 }
 
-fn what_to_install(wanted: &WasmEdge) -> String {
+fn what_to_install(wanted: &Release) -> String {
     format!(
         "Install WasmEdge {0}.x with its headers (the official installer's `--version {0}.1` puts \
          it into ~/.wasmedge) and set WASMEDGE_DIR to its folder",
@@ -133,7 +133,7 @@ fn what_to_install(wanted: &WasmEdge) -> String {
     )
 }
 
-fn fetch(wanted: &WasmEdge, staging: &Path, made: &Path) -> Result<()> {
+fn fetch(wanted: &Release, staging: &Path, made: &Path) -> Result<()> {
     if !apt::available() {
         bail!(
             "no WasmEdge {} on this machine, and this is no Debian-like system to fetch it from. {}",
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn the_message_names_the_version_and_the_variable() {
-        let wanted = WasmEdge { version: "0.17".into(), suites: vec![], packages: vec![] };
+        let wanted = Release { version: "0.17".into(), suites: vec![], packages: vec![] };
         let message = what_to_install(&wanted);
         assert!(message.contains("WasmEdge 0.17.x") && message.contains("WASMEDGE_DIR"));
     }
