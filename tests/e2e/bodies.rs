@@ -1,7 +1,7 @@
 //! What a client can get wrong in method, path, query, headers and body: each has its answer, none
 //! does harm. Every test speaks to a service of its own, which must be alive at its end.
 
-use harness::{Raw, Reply, Service, none_wrong, wire};
+use harness::{Raw, Reply, Runtime, Service, none_wrong, wire};
 use serde_json::{Value, json};
 
 const JSON: (&str, &str) = ("Content-Type", "application/json");
@@ -20,12 +20,23 @@ const METHODS: &[&str] =
 /// The requests that take a body, where user 1 exists.
 const WRITES: &[(&str, &str)] = &[("POST", "/api/users"), ("PUT", "/api/users/1"), ("PATCH", "/api/users/1")];
 
+on_every_runtime!(
+    all_that_is_wrong_is_named_at_once_up_to_a_bound,
+    nesting_however_deep_has_a_clear_answer,
+    emails_that_differ_in_case_or_encoding_only_belong_to_one_user,
+    a_body_may_have_65536_bytes_and_not_one_more
+);
+
 /// A service that is asked the strangest things and never answers 5xx.
 struct Api(Service);
 
 /// Runs a test against a service with one user, which must have survived it.
 fn api(test: impl FnOnce(&Api)) {
-    let api = Api(Service::start());
+    api_on(Runtime::Aot, test);
+}
+
+fn api_on(runtime: Runtime, test: impl FnOnce(&Api)) {
+    let api = Api(Service::builder(runtime).start());
     api.0.add_user("Ada", "ada@example.org");
     test(&api);
     api.0.assert_alive();
@@ -211,9 +222,8 @@ fn unknown_fields_are_named_those_that_only_the_service_sets_among_them() {
     api(|api| cases.iter().for_each(|(name, value, pointer)| api.names(&user_with(name, value), &[pointer])));
 }
 
-#[test]
-fn all_that_is_wrong_is_named_at_once_up_to_a_bound() {
-    api(|api| {
+fn all_that_is_wrong_is_named_at_once_up_to_a_bound(runtime: Runtime) {
+    api_on(runtime, |api| {
         let body = r#"{"name":"","email":7,"active":"no","id":1,"role":"admin"}"#;
         api.names(body, &["/active", "/email", "/id", "/name", "/role"]);
         assert_eq!(pointers(&api.post("{}")), ["/email", "/name"], "active is optional");
@@ -226,12 +236,11 @@ fn all_that_is_wrong_is_named_at_once_up_to_a_bound() {
     });
 }
 
-#[test]
-fn nesting_however_deep_has_a_clear_answer() {
+fn nesting_however_deep_has_a_clear_answer(runtime: Runtime) {
     const DEPTH: usize = 30_000;
     let (open, close) = ("[".repeat(DEPTH), "]".repeat(DEPTH));
     let (objects, ends) = ("{\"a\":".repeat(10_000), "}".repeat(10_000));
-    api(|api| {
+    api_on(runtime, |api| {
         api.names(&format!("{open}{close}"), &[""]);
         api.names(&user_with("name", &format!("{open}{close}")), &["/name"]);
         api.names(&user_with("deep", &format!("{objects}1{ends}")), &["/deep"]);
@@ -393,13 +402,12 @@ fn emails_are_addresses_and_nothing_else() {
     });
 }
 
-#[test]
-fn emails_that_differ_in_case_or_encoding_only_belong_to_one_user() {
+fn emails_that_differ_in_case_or_encoding_only_belong_to_one_user(runtime: Runtime) {
     let same = ["josé@x.org", "JOSÉ@X.ORG", "jose\u{301}@x.org", "JOSE\u{301}@x.ORG"];
     let ring = ["\u{212b}ngstrom@x.org", "\u{c5}NGSTROM@x.org", "a\u{30a}ngstrom@x.org"];
     let hangul = ["\u{ac00}@x.org", "\u{1100}\u{1161}@x.org"];
     let groups: [&[&str]; 3] = [&same, &ring, &hangul];
-    api(|api| {
+    api_on(runtime, |api| {
         for group in groups {
             let owner = api.post(wire::user(group[0])).expect(201);
             for email in group {
@@ -420,8 +428,7 @@ fn emails_that_differ_in_case_or_encoding_only_belong_to_one_user() {
     });
 }
 
-#[test]
-fn a_body_may_have_65536_bytes_and_not_one_more() {
+fn a_body_may_have_65536_bytes_and_not_one_more(runtime: Runtime) {
     let padded = |body: &str, size: usize| format!("{body}{}", " ".repeat(size - body.len()));
     let framed = |body: &str| {
         let half = body.len() / 2;
@@ -429,7 +436,7 @@ fn a_body_may_have_65536_bytes_and_not_one_more() {
             format!("{half:x}\r\n{}\r\n{:x}\r\n{}\r\n0\r\n\r\n", &body[..half], body.len() - half, &body[half..]);
         [wire::post(body), wire::post_framed(&["Transfer-Encoding: chunked"], chunks)]
     };
-    api(|api| {
+    api_on(runtime, |api| {
         for (n, email) in ["a@x.org", "b@x.org"].iter().enumerate() {
             let whole = padded(&wire::user(email), BODY_MAX);
             api.send(&framed(&whole)[n]).expect(201);

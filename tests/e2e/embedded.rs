@@ -2,12 +2,21 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use harness::{Failed, Raw, Runtime, Service, eventually, wire};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::{Value, json};
+
+on_every_runtime!(
+    no_acknowledged_write_is_lost_however_often_the_process_is_killed,
+    a_second_process_on_the_same_folder_is_refused_and_the_first_is_unharmed,
+    of_many_that_start_at_once_on_an_empty_folder_one_serves,
+    what_is_not_a_store_is_refused_by_name_and_left_as_it_is,
+    a_full_disk_refuses_writes_keeps_what_is_there_and_is_over_when_there_is_room
+);
 
 fn aot() -> harness::Builder {
     Service::builder(Runtime::Aot)
@@ -24,14 +33,16 @@ fn ids(service: &Service) -> Vec<u64> {
     }
 }
 
-#[test]
-fn no_acknowledged_write_is_lost_however_often_the_process_is_killed() {
-    let mut service = Service::start();
-    let mut history = History::default();
+fn no_acknowledged_write_is_lost_however_often_the_process_is_killed(runtime: Runtime) {
+    let mut service = Service::builder(runtime).start();
+    let (mut history, asked) = (History::default(), AtomicU32::new(0));
     for round in 0..12 {
         let mut connection = service.connect();
+        let enough = asked.load(Ordering::Relaxed) + 8;
         thread::scope(|scope| {
-            let writer = scope.spawn(|| history.write_on(&mut connection));
+            let writer = scope.spawn(|| history.write_on(&mut connection, &asked));
+            let begun = || asked.load(Ordering::Relaxed) >= enough || writer.is_finished();
+            eventually("users are added", || begun().then_some(()));
             // Not a wait for anything: the moment is what differs from round to round.
             harness::within(Duration::from_millis(20 + 17 * round), || writer.is_finished().then_some(()));
             service.kill();
@@ -42,23 +53,22 @@ fn no_acknowledged_write_is_lost_however_often_the_process_is_killed() {
     assert!(history.there.len() > 50 && !history.gone.is_empty(), "{history:?}");
 }
 
-/// What was asked of a store, and what of it was acknowledged.
+/// What a store has acknowledged.
 #[derive(Debug, Default)]
 struct History {
-    asked: u32,
     there: Vec<u64>,
     gone: Vec<u64>,
 }
 
 impl History {
-    /// Adds users and deletes some until the connection breaks.
-    fn write_on(&mut self, connection: &mut Raw) {
+    /// Adds users and deletes some until the connection breaks. Counts those that it asks for.
+    fn write_on(&mut self, connection: &mut Raw, asked: &AtomicU32) {
         loop {
-            self.asked += 1;
-            let post = wire::post(wire::user(&format!("k{}@x.org", self.asked)));
+            let number = asked.fetch_add(1, Ordering::Relaxed) + 1;
+            let post = wire::post(wire::user(&format!("k{number}@x.org")));
             let Ok(reply) = connection.request(post) else { return };
             self.there.push(reply.expect(201)["id"].as_u64().unwrap());
-            if self.asked.is_multiple_of(3) {
+            if number.is_multiple_of(3) {
                 // Once a deletion is asked for, the user may be gone, acknowledged or not.
                 let id = self.there.remove(0);
                 let delete = wire::request("DELETE", &format!("/api/users/{id}"), &[], "");
@@ -76,11 +86,10 @@ impl History {
     }
 }
 
-#[test]
-fn a_second_process_on_the_same_folder_is_refused_and_the_first_is_unharmed() {
-    let mut first = Service::start();
+fn a_second_process_on_the_same_folder_is_refused_and_the_first_is_unharmed(runtime: Runtime) {
+    let mut first = Service::builder(runtime).start();
     first.add_user("Ada", "ada@x.org");
-    let second = aot().folder(first.folder()).run();
+    let second = Service::builder(runtime).folder(first.folder()).run();
     assert_refused(&second, &["data", "in use by another process", "DATA_DIR"]);
     assert_eq!(ids(&first), [1]);
     // A claim whose holder crashed is not in the way, and neither is the one refused meanwhile.
@@ -88,12 +97,11 @@ fn a_second_process_on_the_same_folder_is_refused_and_the_first_is_unharmed() {
     assert_eq!(ids(&first), [1]);
 }
 
-#[test]
-fn of_many_that_start_at_once_on_an_empty_folder_one_serves() {
+fn of_many_that_start_at_once_on_an_empty_folder_one_serves(runtime: Runtime) {
     let folder = tempfile::tempdir().unwrap();
     let mut children: Vec<_> = (0..6)
         .map(|_| {
-            let mut command = aot().command(folder.path());
+            let mut command = Service::builder(runtime).command(folder.path());
             command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
             command.spawn().unwrap()
         })
@@ -110,8 +118,7 @@ fn of_many_that_start_at_once_on_an_empty_folder_one_serves() {
     }
 }
 
-#[test]
-fn what_is_not_a_store_is_refused_by_name_and_left_as_it_is() {
+fn what_is_not_a_store_is_refused_by_name_and_left_as_it_is(runtime: Runtime) {
     let whole = a_store();
     let mut not_redb = whole.clone();
     not_redb[0] = b'R';
@@ -126,7 +133,7 @@ fn what_is_not_a_store_is_refused_by_name_and_left_as_it_is() {
         let file = folder.path().join("data/users.redb");
         fs::create_dir(folder.path().join("data")).unwrap();
         fs::write(&file, &content).unwrap();
-        assert_refused(&aot().folder(folder.path()).run(), &["users.redb", says, "move it away"]);
+        assert_refused(&Service::builder(runtime).folder(folder.path()).run(), &["users.redb", says, "move it away"]);
         assert!(fs::read(&file).unwrap() == content, "{what}: the file changed");
     }
 }
@@ -187,9 +194,8 @@ fn assert_refused(failed: &Failed, says: &[&str]) {
 }
 
 /// A full disk, by the limit on file size: writes fail alike, and it can be lifted again.
-#[test]
-fn a_full_disk_refuses_writes_keeps_what_is_there_and_is_over_when_there_is_room() {
-    let service = aot().shell("trap '' XFSZ").start();
+fn a_full_disk_refuses_writes_keeps_what_is_there_and_is_over_when_there_is_room(runtime: Runtime) {
+    let service = Service::builder(runtime).shell("trap '' XFSZ").start();
     service.add_user("first", "first@x.org");
     let size = fs::metadata(service.folder().join("data/users.redb")).unwrap().len();
     limit_file_size(&service, Some(size));

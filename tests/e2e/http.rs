@@ -11,6 +11,15 @@ const USER: &str = r#"{"name":"n","email":"n@x.org"}"#;
 /// What nobody asked for, if user 1 is gone in the end.
 const SMUGGLED: &str = "DELETE /api/users/1 HTTP/1.1\r\nHost: x\r\n\r\n";
 
+on_every_runtime!(
+    a_half_closed_client_gets_its_whole_answer,
+    pipelined_requests_are_answered_in_order,
+    a_connection_is_kept_until_one_side_says_otherwise,
+    a_chunked_body_is_put_together_however_it_is_cut,
+    a_client_that_asks_first_is_told_to_go_on_or_why_not,
+    what_follows_too_large_a_body_is_never_a_request
+);
+
 fn aot() -> Builder {
     Service::builder(Runtime::Aot)
 }
@@ -85,9 +94,8 @@ fn a_request_has_exactly_one_valid_host_unless_it_need_not_have_any() {
     service.assert_alive();
 }
 
-#[test]
-fn a_half_closed_client_gets_its_whole_answer() {
-    let service = Service::start();
+fn a_half_closed_client_gets_its_whole_answer(runtime: Runtime) {
+    let service = Service::builder(runtime).start();
     for n in 0..100 {
         service.add_user(&"🦀".repeat(200), &format!("u{n}@x.org"));
     }
@@ -161,9 +169,8 @@ fn connections_that_are_reset_in_the_middle_of_a_request_do_no_harm() {
     service.assert_alive();
 }
 
-#[test]
-fn pipelined_requests_are_answered_in_order() {
-    let service = with_a_user(aot());
+fn pipelined_requests_are_answered_in_order(runtime: Runtime) {
+    let service = with_a_user(Service::builder(runtime));
     let requests = [
         wire::get("/livez"),
         wire::post(USER),
@@ -177,7 +184,7 @@ fn pipelined_requests_are_answered_in_order() {
     let whole = requests.concat();
     // In one write, and in as many as there are bytes.
     for size in [whole.len(), 1] {
-        let service = with_a_user(aot());
+        let service = with_a_user(Service::builder(runtime));
         let mut connection = service.connect();
         whole.chunks(size).for_each(|part| connection.send(part).unwrap());
         assert_eq!(connection.reply().unwrap().body, "OK");
@@ -193,9 +200,8 @@ fn pipelined_requests_are_answered_in_order() {
     assert_eq!(answers(&service, wire::get("/livez").repeat(1000)), [200; 1000]);
 }
 
-#[test]
-fn a_connection_is_kept_until_one_side_says_otherwise() {
-    let service = with_a_user(aot());
+fn a_connection_is_kept_until_one_side_says_otherwise(runtime: Runtime) {
+    let service = with_a_user(Service::builder(runtime));
     let mut connection = service.connect();
     for n in 0..200 {
         let (request, status) = match n % 4 {
@@ -228,9 +234,8 @@ fn a_connection_is_kept_until_one_side_says_otherwise() {
     assert_eq!(service.get("/api/users/1").status, 200);
 }
 
-#[test]
-fn a_chunked_body_is_put_together_however_it_is_cut() {
-    let service = Service::start();
+fn a_chunked_body_is_put_together_however_it_is_cut(runtime: Runtime) {
+    let service = Service::builder(runtime).start();
     let (a, b) = USER.split_at(7);
     let bodies = [
         format!("{:x}\r\n{USER}\r\n0\r\n\r\n", USER.len()),
@@ -396,9 +401,8 @@ fn a_body_that_nobody_reads_is_not_the_next_request() {
     }
 }
 
-#[test]
-fn a_client_that_asks_first_is_told_to_go_on_or_why_not() {
-    let service = with_a_user(aot());
+fn a_client_that_asks_first_is_told_to_go_on_or_why_not(runtime: Runtime) {
+    let service = with_a_user(Service::builder(runtime));
     let asking = |size: usize| format!("Content-Length: {size}\r\nExpect: 100-Continue");
 
     let mut connection = service.connect();
@@ -455,9 +459,8 @@ fn a_client_that_sends_too_much_reads_413_in_100_of_100_runs() {
     assert_eq!(service.get("/api/users/1").status, 200);
 }
 
-#[test]
-fn what_follows_too_large_a_body_is_never_a_request() {
-    let service = with_a_user(aot());
+fn what_follows_too_large_a_body_is_never_a_request(runtime: Runtime) {
+    let service = with_a_user(Service::builder(runtime));
     let flood = SMUGGLED.repeat(5000);
     for framing in [
         format!("Content-Length: {}", flood.len()),

@@ -12,6 +12,20 @@ const POST_HEAD: &str =
     "POST /api/users HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 34\r\n\r\n";
 const POST_BODY: &str = r#"{"name":"Ada","email":"ada@x.org"}"#;
 
+on_every_runtime!(
+    a_stopping_service_answers_what_is_in_flight_and_then_ends,
+    a_client_that_never_finishes_does_not_hold_a_stopping_service_past_the_deadline,
+    standard_input_that_is_no_listening_socket_is_refused,
+    a_listening_socket_that_blocks_is_refused_rather_than_served_badly,
+    the_ipv6_loopback_can_be_served,
+);
+on_every_runtime!(
+    native, Native:
+    a_stopping_service_answers_what_is_in_flight_and_then_ends,
+    a_client_that_never_finishes_does_not_hold_a_stopping_service_past_the_deadline,
+    standard_input_that_is_no_listening_socket_is_refused,
+);
+
 /// A service that can be told to stop: a guest by the host that owns its listening socket, the
 /// native build by a signal.
 struct Stoppable {
@@ -43,52 +57,41 @@ impl Stoppable {
     }
 }
 
-fn in_both_builds(test: impl Fn(Runtime)) {
-    test(Runtime::Aot);
-    test(Runtime::Native);
+fn a_stopping_service_answers_what_is_in_flight_and_then_ends(runtime: Runtime) {
+    let mut this = Stoppable::start(runtime, |builder| builder);
+    let (mut idle, mut asking, mut half_sent, mut silent) =
+        (this.connect(), this.connect(), this.connect(), this.connect());
+    idle.request(GET).unwrap();
+    asking.request(GET).unwrap();
+    half_sent.send(POST_HEAD).unwrap();
+    half_sent.send(&POST_BODY[..10]).unwrap();
+    // All of the above has been read once this is answered.
+    silent.request(GET).unwrap();
+
+    this.stop();
+    let reply = asking.request(GET).unwrap();
+    assert_eq!((reply.status, reply.header("connection")), (200, Some("close")), "{runtime:?}");
+    half_sent.send(&POST_BODY[10..]).unwrap();
+    let reply = half_sent.reply().unwrap();
+    assert_eq!((reply.status, reply.header("connection")), (201, Some("close")), "{runtime:?}");
+    for connection in [&mut asking, &mut half_sent, &mut idle, &mut silent] {
+        assert_eq!(connection.rest().unwrap(), "", "{runtime:?}: closed in order");
+    }
+    drop((asking, half_sent, idle, silent));
+    assert_eq!(this.service.ended().code(), Some(0), "{runtime:?}");
 }
 
-#[test]
-fn a_stopping_service_answers_what_is_in_flight_and_then_ends() {
-    in_both_builds(|runtime| {
-        let mut this = Stoppable::start(runtime, |builder| builder);
-        let (mut idle, mut asking, mut half_sent, mut silent) =
-            (this.connect(), this.connect(), this.connect(), this.connect());
-        idle.request(GET).unwrap();
-        asking.request(GET).unwrap();
-        half_sent.send(POST_HEAD).unwrap();
-        half_sent.send(&POST_BODY[..10]).unwrap();
-        // All of the above has been read once this is answered.
-        silent.request(GET).unwrap();
-
-        this.stop();
-        let reply = asking.request(GET).unwrap();
-        assert_eq!((reply.status, reply.header("connection")), (200, Some("close")), "{runtime:?}");
-        half_sent.send(&POST_BODY[10..]).unwrap();
-        let reply = half_sent.reply().unwrap();
-        assert_eq!((reply.status, reply.header("connection")), (201, Some("close")), "{runtime:?}");
-        for connection in [&mut asking, &mut half_sent, &mut idle, &mut silent] {
-            assert_eq!(connection.rest().unwrap(), "", "{runtime:?}: closed in order");
-        }
-        drop((asking, half_sent, idle, silent));
-        assert_eq!(this.service.ended().code(), Some(0), "{runtime:?}");
-    });
-}
-
-#[test]
-fn a_client_that_never_finishes_does_not_hold_a_stopping_service_past_the_deadline() {
-    in_both_builds(|runtime| {
-        let mut this = Stoppable::start(runtime, |builder| builder.env("DRAIN_TIMEOUT", "2s"));
-        let mut stuck = this.connect();
-        stuck.send(POST_HEAD).unwrap();
-        this.connect().request(GET).unwrap();
-        let started = Instant::now();
-        this.stop();
-        assert_eq!(this.service.ended().code(), Some(0), "{runtime:?}");
-        let took = started.elapsed();
-        assert!((Duration::from_secs(2)..Duration::from_secs(8)).contains(&took), "{runtime:?}: {took:?}");
-        assert!(this.service.log().contains("drain deadline"), "{runtime:?}");
-    });
+fn a_client_that_never_finishes_does_not_hold_a_stopping_service_past_the_deadline(runtime: Runtime) {
+    let mut this = Stoppable::start(runtime, |builder| builder.env("DRAIN_TIMEOUT", "2s"));
+    let mut stuck = this.connect();
+    stuck.send(POST_HEAD).unwrap();
+    this.connect().request(GET).unwrap();
+    let started = Instant::now();
+    this.stop();
+    assert_eq!(this.service.ended().code(), Some(0), "{runtime:?}");
+    let took = started.elapsed();
+    assert!((Duration::from_secs(2)..Duration::from_secs(8)).contains(&took), "{runtime:?}: {took:?}");
+    assert!(this.service.log().contains("drain deadline"), "{runtime:?}");
 }
 
 #[test]
@@ -118,28 +121,23 @@ fn a_port_that_is_taken_is_named_with_the_way_out() {
     assert!(second.stderr.contains(&address) && second.stderr.contains("LISTEN_ADDR"), "{second:?}");
 }
 
-#[test]
-fn standard_input_that_is_no_listening_socket_is_refused() {
-    for runtime in [Runtime::Aot, Runtime::Native] {
-        let failed = Service::builder(runtime).env("LISTEN_STDIN", 1).run();
-        assert_eq!(failed.status.code(), Some(1), "{failed:?}");
-        assert!(failed.stderr.contains("LISTEN_STDIN"), "{failed:?}");
-    }
+fn standard_input_that_is_no_listening_socket_is_refused(runtime: Runtime) {
+    let failed = Service::builder(runtime).env("LISTEN_STDIN", 1).run();
+    assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+    assert!(failed.stderr.contains("LISTEN_STDIN"), "{failed:?}");
 }
 
-#[test]
-fn a_listening_socket_that_blocks_is_refused_rather_than_served_badly() {
+fn a_listening_socket_that_blocks_is_refused_rather_than_served_badly(runtime: Runtime) {
     let listener = Arc::new(TcpListener::bind("127.0.0.1:0").unwrap());
-    let builder = Service::builder(Runtime::Aot).listener(&listener);
+    let builder = Service::builder(runtime).listener(&listener);
     listener.set_nonblocking(false).unwrap();
     let failed = builder.run();
     assert_eq!(failed.status.code(), Some(1), "{failed:?}");
     assert!(failed.stderr.contains("does not block"), "{failed:?}");
 }
 
-#[test]
-fn the_ipv6_loopback_can_be_served() {
-    let service = Service::builder(Runtime::Aot).env("LISTEN_ADDR", "[::1]:0").start();
+fn the_ipv6_loopback_can_be_served(runtime: Runtime) {
+    let service = Service::builder(runtime).env("LISTEN_ADDR", "[::1]:0").start();
     assert!(service.address().is_ipv6());
     assert_eq!(service.get("/api/health").body, "OK");
 }

@@ -16,14 +16,31 @@ const CUT: Duration = Duration::from_millis(500);
 const GENEROUS: Duration = Duration::from_secs(10);
 const POST_HEAD: &str = "POST /api/users HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
 
+on_every_runtime!(
+    a_head_that_takes_too_long_is_answered_and_the_connection_closed,
+    a_silent_connection_is_closed_without_a_word,
+    beyond_the_limit_all_but_probes_are_told_to_come_back_later,
+    an_output_that_is_closed_does_not_end_the_service_nor_harm_the_store
+);
+on_every_runtime!(
+    many_compiled, Aot:
+    too_few_descriptors_neither_spin_nor_end_the_service,
+    two_thousand_connections_at_once_are_all_answered,
+);
+on_every_runtime!(
+    many_oldest_compiled, OldestAot:
+    too_few_descriptors_neither_spin_nor_end_the_service,
+    two_thousand_connections_at_once_are_all_answered,
+);
+
 fn aot() -> Builder {
     Service::builder(Runtime::Aot)
 }
 
 /// A service with one bound that is short, and all others long.
-fn with_short(setting: &str) -> Service {
+fn with_short(runtime: Runtime, setting: &str) -> Service {
     let all = ["HEAD_TIMEOUT", "BODY_TIMEOUT", "HANDLE_TIMEOUT", "WRITE_TIMEOUT", "IDLE_TIMEOUT"];
-    let builder = all.into_iter().fold(aot(), |builder, name| builder.env(name, "5m"));
+    let builder = all.into_iter().fold(Service::builder(runtime), |builder, name| builder.env(name, "5m"));
     builder.env(setting, format!("{}ms", CUT.as_millis())).start()
 }
 
@@ -55,9 +72,8 @@ fn assert_timed_out(connection: &mut Raw) {
     assert_eq!(connection.rest().unwrap(), "", "closed in order");
 }
 
-#[test]
-fn a_head_that_takes_too_long_is_answered_and_the_connection_closed() {
-    let service = with_short("HEAD_TIMEOUT");
+fn a_head_that_takes_too_long_is_answered_and_the_connection_closed(runtime: Runtime) {
+    let service = with_short(runtime, "HEAD_TIMEOUT");
     let slow = format!("GET /livez HTTP/1.1\r\nHost: x\r\nX: {}", "y".repeat(10_000));
     // The first request on a connection, and a later one.
     for earlier in [0, 2] {
@@ -94,7 +110,7 @@ fn many_slow_heads_keep_nobody_else_from_being_served() {
 
 #[test]
 fn a_body_that_takes_too_long_is_answered_and_the_connection_closed() {
-    let service = with_short("BODY_TIMEOUT");
+    let service = with_short(Runtime::Aot, "BODY_TIMEOUT");
     let endless = format!("{POST_HEAD}Transfer-Encoding: chunked\r\n\r\n");
     let long = format!("{POST_HEAD}Content-Length: 60000\r\n\r\n");
     let begun = [
@@ -126,9 +142,8 @@ fn a_body_that_takes_too_long_is_answered_and_the_connection_closed() {
     service.assert_alive();
 }
 
-#[test]
-fn a_silent_connection_is_closed_without_a_word() {
-    let service = with_short("IDLE_TIMEOUT");
+fn a_silent_connection_is_closed_without_a_word(runtime: Runtime) {
+    let service = with_short(runtime, "IDLE_TIMEOUT");
     for earlier in [0, 1, 3] {
         let mut started = Instant::now();
         let mut connection = service.connect();
@@ -144,7 +159,7 @@ fn a_silent_connection_is_closed_without_a_word() {
 
 #[test]
 fn a_client_that_never_reads_is_closed_and_costs_little() {
-    let service = with_short("WRITE_TIMEOUT");
+    let service = with_short(Runtime::Aot, "WRITE_TIMEOUT");
     for n in 0..100 {
         service.add_user(&"🦀".repeat(200), &format!("u{n}@x.org"));
     }
@@ -172,10 +187,9 @@ fn a_client_that_never_reads_is_closed_and_costs_little() {
     service.assert_alive();
 }
 
-#[test]
-fn beyond_the_limit_all_but_probes_are_told_to_come_back_later() {
+fn beyond_the_limit_all_but_probes_are_told_to_come_back_later(runtime: Runtime) {
     const LIMIT: usize = 8;
-    let service = aot().env("MAX_CONNECTIONS", LIMIT).start();
+    let service = Service::builder(runtime).env("MAX_CONNECTIONS", LIMIT).start();
     let hold = || {
         let mut connection = service.connect();
         assert_eq!(connection.request(wire::get("/api/users")).unwrap().status, 200);
@@ -223,11 +237,10 @@ fn silent_connections_beyond_the_limit_do_not_keep_probes_out() {
     service.at_rest();
 }
 
-#[test]
-fn two_thousand_connections_at_once_are_all_answered() {
+fn two_thousand_connections_at_once_are_all_answered(runtime: Runtime) {
     const COUNT: usize = 2000;
     raise_descriptor_limit(8000);
-    let service = aot().env("MAX_CONNECTIONS", COUNT).start();
+    let service = Service::builder(runtime).env("MAX_CONNECTIONS", COUNT).start();
     service.add_user("Ada", "ada@x.org");
     let before = service.at_rest();
     let mut connections: Vec<Raw> = (0..COUNT).map(|_| service.connect()).collect();
@@ -248,9 +261,8 @@ fn two_thousand_connections_at_once_are_all_answered() {
 }
 
 /// C35.
-#[test]
-fn too_few_descriptors_neither_spin_nor_end_the_service() {
-    let service = aot().shell("ulimit -n 64").start();
+fn too_few_descriptors_neither_spin_nor_end_the_service(runtime: Runtime) {
+    let service = Service::builder(runtime).shell("ulimit -n 64").start();
     let mut held: Vec<Raw> = (0..200).map(|_| service.connect()).collect();
     // Half of them ask for something, half are silent.
     for connection in held.iter_mut().step_by(2) {
@@ -443,10 +455,9 @@ fn an_argument_that_is_not_known_is_named() {
     }
 }
 
-#[test]
-fn an_output_that_is_closed_does_not_end_the_service_nor_harm_the_store() {
+fn an_output_that_is_closed_does_not_end_the_service_nor_harm_the_store(runtime: Runtime) {
     for closed in ["exec >&-", "exec 2>&-", "exec >&- 2>&-"] {
-        let mut service = aot().shell(closed).start_blind();
+        let mut service = Service::builder(runtime).shell(closed).start_blind();
         for n in 0..20 {
             service.add_user("n", &format!("u{n}@x.org"));
             assert_eq!(service.get("/nowhere").status, 404);
@@ -454,7 +465,7 @@ fn an_output_that_is_closed_does_not_end_the_service_nor_harm_the_store() {
         let users = service.get("/api/users?page_size=100").expect(200);
         assert_eq!(users["users"].as_array().unwrap().len(), 20, "{closed}");
         service.kill();
-        let service = aot().folder(service.folder()).start();
+        let service = Service::builder(runtime).folder(service.folder()).start();
         assert_eq!(service.get("/api/users?page_size=100").expect(200), users, "{closed}");
     }
 }

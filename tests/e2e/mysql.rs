@@ -6,7 +6,7 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use harness::{Builder, Database, Reply, Runtime, Service, eventually, wire};
+use harness::{Builder, Database, Flavour, Reply, Runtime, Service, eventually, wire};
 use serde_json::json;
 
 use crate::users;
@@ -14,10 +14,62 @@ use crate::users;
 /// Short, so that what waits for it is quick; long enough for a machine that is busy.
 pub const DEADLINE: Duration = Duration::from_secs(2);
 
+on_every_runtime!(
+    a_database_that_is_away_at_the_start_is_used_once_it_is_there,
+    a_database_that_goes_away_is_used_again_when_it_is_back,
+    a_database_that_stalls_costs_each_request_its_deadline_and_nothing_else,
+    connections_that_the_server_closed_are_replaced_and_no_client_notices
+);
+on_every_server!(
+    a_read_only_database_is_read_and_says_so_to_writers,
+    rights_to_change_tables_are_needed_only_where_there_are_none,
+    of_many_that_start_at_once_on_an_empty_database_all_become_ready,
+    a_password_that_is_wrong_is_told_and_never_shown
+);
+on_server!(
+    away_on_mysql, MySql:
+    a_database_that_is_away_at_the_start_is_used_once_it_is_there,
+    a_database_that_goes_away_is_used_again_when_it_is_back,
+    a_database_that_stalls_costs_each_request_its_deadline_and_nothing_else,
+    connections_that_the_server_closed_are_replaced_and_no_client_notices
+);
+
+/// What runs the service, and whose server it uses.
+struct Place {
+    runtime: Runtime,
+    flavour: Flavour,
+}
+
+impl From<Runtime> for Place {
+    fn from(runtime: Runtime) -> Self {
+        Self { runtime, flavour: Flavour::MariaDb }
+    }
+}
+
+impl From<Flavour> for Place {
+    fn from(flavour: Flavour) -> Self {
+        Self { runtime: Runtime::Aot, flavour }
+    }
+}
+
+impl Place {
+    fn database(&self) -> Database {
+        Database::start_of(self.flavour)
+    }
+
+    fn service(&self, database: &Database) -> Builder {
+        with(Service::builder(self.runtime), &database.url())
+    }
+}
+
 /// A service that keeps users in the database at this URL.
 pub fn at(url: &str) -> Builder {
+    with(Service::builder(Runtime::Aot), url)
+}
+
+fn with(builder: Builder, url: &str) -> Builder {
     let deadline = format!("{}s", DEADLINE.as_secs());
-    Service::builder(Runtime::Aot).env("DATABASE_URL", url).env("DATABASE_TIMEOUT", deadline).watched(true)
+    builder.env("DATABASE_URL", url).env("DATABASE_TIMEOUT", deadline).watched(true)
 }
 
 fn on(database: &Database) -> Builder {
@@ -53,18 +105,11 @@ pub fn several_connections(service: &Service) {
     });
 }
 
-/// Closes all connections of the service from the server's side.
-pub fn close_connections(database: &Database) {
-    for id in database.sql("SELECT id FROM information_schema.processlist WHERE user = 'app'").split_whitespace() {
-        database.sql(&format!("KILL {id}"));
-    }
-}
-
-#[test]
-fn a_database_that_is_away_at_the_start_is_used_once_it_is_there() {
-    let mut database = Database::start();
+fn a_database_that_is_away_at_the_start_is_used_once_it_is_there(place: impl Into<Place>) {
+    let place = place.into();
+    let mut database = place.database();
     database.stop();
-    let service = on(&database).start();
+    let service = place.service(&database).start();
     for path in ["/readyz", "/api/users"] {
         assert_unavailable(&service, "unreachable", || service.get(path));
     }
@@ -73,10 +118,10 @@ fn a_database_that_is_away_at_the_start_is_used_once_it_is_there() {
     assert_eq!(post(&service, "u1@x.org").status, 201);
 }
 
-#[test]
-fn a_database_that_goes_away_is_used_again_when_it_is_back() {
-    let mut database = Database::start();
-    let service = on(&database).start();
+fn a_database_that_goes_away_is_used_again_when_it_is_back(place: impl Into<Place>) {
+    let place = place.into();
+    let mut database = place.database();
+    let service = place.service(&database).start();
     assert_eq!(post(&service, "u1@x.org").status, 201);
     database.stop();
     for _ in 0..3 {
@@ -89,10 +134,10 @@ fn a_database_that_goes_away_is_used_again_when_it_is_back() {
     assert_eq!(post(&service, "u2@x.org").status, 201);
 }
 
-#[test]
-fn a_database_that_stalls_costs_each_request_its_deadline_and_nothing_else() {
-    let database = Database::start();
-    let service = on(&database).start();
+fn a_database_that_stalls_costs_each_request_its_deadline_and_nothing_else(place: impl Into<Place>) {
+    let place = place.into();
+    let database = place.database();
+    let service = place.service(&database).start();
     assert_eq!(post(&service, "u1@x.org").status, 201);
     several_connections(&service);
     database.pause();
@@ -107,15 +152,15 @@ fn a_database_that_stalls_costs_each_request_its_deadline_and_nothing_else() {
     }
 }
 
-#[test]
-fn connections_that_the_server_closed_are_replaced_and_no_client_notices() {
-    let database = Database::start();
-    let service = on(&database).start();
+fn connections_that_the_server_closed_are_replaced_and_no_client_notices(place: impl Into<Place>) {
+    let place = place.into();
+    let database = place.database();
+    let service = place.service(&database).start();
     assert_eq!(post(&service, "u0@x.org").status, 201);
     for number in 1..6 {
-        close_connections(&database);
+        database.close_connections();
         assert_eq!(service.get("/api/users").status, 200);
-        close_connections(&database);
+        database.close_connections();
         assert_eq!(post(&service, &format!("u{number}@x.org")).status, 201);
     }
 }
@@ -133,9 +178,8 @@ fn few_descriptors_leave_room_for_the_database() {
     assert_eq!(clients, [201; 8]);
 }
 
-#[test]
-fn a_read_only_database_is_read_and_says_so_to_writers() {
-    let database = Database::start();
+fn a_read_only_database_is_read_and_says_so_to_writers(flavour: Flavour) {
+    let database = Database::start_of(flavour);
     let service = on(&database).start();
     assert_eq!(post(&service, "u1@x.org").status, 201);
     database.set_read_only(true);
@@ -159,9 +203,8 @@ fn a_schema_of_a_later_version_is_refused() {
     assert!(failed.stderr.contains("schema 99") && failed.stderr.contains("later version"), "{failed:?}");
 }
 
-#[test]
-fn rights_to_change_tables_are_needed_only_where_there_are_none() {
-    let database = Database::start();
+fn rights_to_change_tables_are_needed_only_where_there_are_none(flavour: Flavour) {
+    let database = Database::start_of(flavour);
     database.sql("REVOKE ALL ON users.* FROM app; GRANT SELECT, INSERT, UPDATE, DELETE ON users.* TO app");
     let service = on(&database).start();
     assert!(service.get("/readyz").problem(503).1.contains("denies access"));
@@ -172,6 +215,14 @@ fn rights_to_change_tables_are_needed_only_where_there_are_none() {
     let service = on(&database).start();
     ready(&service);
     assert_eq!(post(&service, "u1@x.org").status, 201);
+}
+
+fn of_many_that_start_at_once_on_an_empty_database_all_become_ready(flavour: Flavour) {
+    let database = Database::start_of(flavour);
+    let services: Vec<Service> = (0..5).map(|_| on(&database).start()).collect();
+    services.iter().for_each(ready);
+    let applied = database.sql("SELECT version, COUNT(*) FROM users.schema_migrations GROUP BY version");
+    assert_eq!(applied.split_whitespace().collect::<Vec<_>>(), ["1", "1", "2", "1"]);
 }
 
 #[test]
@@ -187,17 +238,39 @@ fn the_defaults_of_a_server_do_not_matter() {
         &["--lower-case-table-names=1", "--character-set-server=utf8mb3", "--skip-character-set-client-handshake"],
         &["--max-allowed-packet=16384", "--max-prepared-stmt-count=64"],
     ];
-    for options in servers {
-        let database = options.iter().fold(Database::builder(), |builder, option| builder.option(option)).start();
-        let service = on(&database).start();
-        users::a_user_lives_and_dies(&service);
-        let awkward = "🦀".repeat(198) + "\0\\";
-        let body = json!({"name": awkward, "email": "\"o'\"@x.org"}).to_string();
-        let user = service.send_json("POST", "/api/users", &body).expect(201);
-        // What was acknowledged is there for anybody, at once and after a crash.
-        let service = service.restart();
-        assert_eq!(service.get(&format!("/api/users/{}", user["id"])).expect(200), user, "{options:?}");
-    }
+    servers.iter().for_each(|options| serves_as_always(Flavour::MariaDb, options));
+}
+
+#[test]
+fn the_defaults_of_a_mysql_do_not_matter() {
+    let servers: [&[&str]; 4] = [
+        &[
+            "--sql-mode=ANSI,NO_BACKSLASH_ESCAPES",
+            "--character-set-server=latin1",
+            "--collation-server=latin1_general_cs",
+            "--default-time-zone=-11:00",
+            "--sql-require-primary-key=ON",
+        ],
+        &["--sql-mode=", "--autocommit=0", "--explicit-defaults-for-timestamp=OFF"],
+        &["--sql-mode=TRADITIONAL", "--transaction-isolation=SERIALIZABLE", "--max-allowed-packet=16384"],
+        &["--lower-case-table-names=1", "--character-set-server=utf8mb3", "--init-connect=SET NAMES latin1"],
+    ];
+    servers.iter().for_each(|options| serves_as_always(Flavour::MySql, options));
+}
+
+fn serves_as_always(flavour: Flavour, options: &[&str]) {
+    let server = Database::builder_of(flavour);
+    let database = options.iter().fold(server, |builder, option| builder.option(option)).start();
+    let service = on(&database).start();
+    users::a_user_lives_and_dies(&service);
+    let awkward = "🦀".repeat(198) + "\0\\";
+    let body = json!({"name": awkward, "email": "\"o'\"@x.org"}).to_string();
+    let user = service.send_json("POST", "/api/users", &body).expect(201);
+    // What was acknowledged is there for anybody, at once and after a crash.
+    let service = service.restart();
+    assert_eq!(service.get(&format!("/api/users/{}", user["id"])).expect(200), user, "{options:?}");
+    let collations = "SELECT DISTINCT table_collation FROM information_schema.tables WHERE table_schema = 'users'";
+    assert_eq!(database.sql(collations), "utf8mb4_bin", "{options:?}");
 }
 
 /// MariaDB only: MySQL does not tell.
@@ -210,9 +283,8 @@ fn a_server_with_ansi_quotes_by_default_is_told_as_such() {
     ready(&service);
 }
 
-#[test]
-fn a_password_that_is_wrong_is_told_and_never_shown() {
-    let database = Database::start();
+fn a_password_that_is_wrong_is_told_and_never_shown(flavour: Flavour) {
+    let database = Database::start_of(flavour);
     let url = database.url().replace("app:pw", "app:sEcret%40");
     let service = on(&database).env("DATABASE_URL", url).env("LOG_LEVEL", "trace").start();
     assert!(service.get("/readyz").problem(503).1.contains("denies access"));

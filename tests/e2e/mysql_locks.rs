@@ -4,11 +4,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use harness::{Database, Proxy, Reply, Service, Verdict, command, error_packet, eventually, within};
+use harness::{Database, Flavour, Proxy, Reply, Service, Verdict, command, error_packet, eventually, within};
 use serde_json::json;
 
 use crate::mysql::{DEADLINE, assert_unavailable, at, post};
 use crate::mysql_faults::through_a_proxy;
+
+on_every_server!(
+    a_row_that_others_hold_keeps_only_its_own_writers_waiting,
+    a_table_that_others_hold_makes_each_request_wait_its_deadline
+);
 
 fn put(service: &Service, name: &str) -> Reply {
     let body = json!({"name": name, "email": "ada@x.org", "active": true}).to_string();
@@ -33,9 +38,8 @@ fn a_deadlock_is_tried_again_a_few_times() {
     }
 }
 
-#[test]
-fn a_row_that_others_hold_keeps_only_its_own_writers_waiting() {
-    let database = Database::start();
+fn a_row_that_others_hold_keeps_only_its_own_writers_waiting(flavour: Flavour) {
+    let database = Database::start_of(flavour);
     let service = at(&database.url()).start();
     service.add_user("Ada", "ada@x.org");
     service.add_user("Bob", "bob@x.org");
@@ -55,9 +59,8 @@ fn a_row_that_others_hold_keeps_only_its_own_writers_waiting() {
     assert_eq!(put(&service, "Grace").status, 200);
 }
 
-#[test]
-fn a_table_that_others_hold_makes_each_request_wait_its_deadline() {
-    let database = Database::start();
+fn a_table_that_others_hold_makes_each_request_wait_its_deadline(flavour: Flavour) {
+    let database = Database::start_of(flavour);
     let service = at(&database.url()).start();
     service.add_user("Ada", "ada@x.org");
     let mut other = database.session();

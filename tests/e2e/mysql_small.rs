@@ -5,7 +5,7 @@ use std::thread;
 use harness::{Database, Service, eventually};
 use serde_json::json;
 
-use crate::mysql::{at, close_connections, post, several_connections};
+use crate::mysql::{at, post, several_connections};
 
 #[test]
 fn a_server_with_few_connections_is_shared_or_says_that_it_is_full() {
@@ -58,7 +58,7 @@ fn prepared_statements_are_as_few_as_connections_times_statements() {
         let prepared = database.sql("SHOW GLOBAL STATUS LIKE 'Prepared_stmt_count'");
         let prepared: usize = prepared.split_whitespace().last().unwrap().parse().unwrap();
         assert!((STATEMENTS..=CONNECTIONS * STATEMENTS).contains(&prepared), "{prepared} in round {round}");
-        close_connections(&database);
+        database.close_connections();
     }
 }
 

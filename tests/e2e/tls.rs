@@ -3,11 +3,13 @@
 use std::fs;
 use std::path::Path;
 
-use harness::{Authority, Builder, Database, Identity, Validity};
+use harness::{Authority, Builder, Database, Flavour, Identity, Validity};
 use tempfile::TempDir;
 
-use crate::mysql::{assert_unavailable, at, close_connections, ready};
+use crate::mysql::{assert_unavailable, at, ready};
 use crate::users;
+
+on_every_server!(users_are_kept_through_tls_by_name_and_by_address);
 
 /// Whom the server's certificates are for, unless a test says otherwise.
 const HOSTS: [&str; 2] = ["localhost", "127.0.0.1"];
@@ -22,12 +24,16 @@ struct Secured {
 impl Secured {
     /// With a certificate for [`HOSTS`] and `ca.pem` for the service.
     fn start() -> Self {
+        Self::start_of(Flavour::MariaDb)
+    }
+
+    fn start_of(flavour: Flavour) -> Self {
         let authority = Authority::new("our own");
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("ca.pem"), &authority.certificate).unwrap();
         write(folder.path(), "server", &authority.sign(&HOSTS));
         let option = |name, file| format!("--{name}={}", folder.path().join(file).display());
-        let database = Database::builder()
+        let database = Database::builder_of(flavour)
             .option(&option("ssl-cert", "server.pem"))
             .option(&option("ssl-key", "server.key"))
             .option(&option("ssl-ca", "ca.pem"))
@@ -40,7 +46,7 @@ impl Secured {
     fn present(&self, identity: &Identity) {
         write(self.folder.path(), "server", identity);
         self.database.sql("FLUSH SSL");
-        close_connections(&self.database);
+        self.database.close_connections();
     }
 
     /// A service that trusts the CA in `ca.pem`.
@@ -62,10 +68,9 @@ fn write(folder: &Path, name: &str, identity: &Identity) {
     fs::write(folder.join(name).with_extension("key"), &identity.key).unwrap();
 }
 
-#[test]
-fn users_are_kept_through_tls_by_name_and_by_address() {
+fn users_are_kept_through_tls_by_name_and_by_address(flavour: Flavour) {
     for url in [|secured: &Secured| secured.database.url(), Secured::url_by_name] {
-        let secured = Secured::start();
+        let secured = Secured::start_of(flavour);
         let url = url(&secured);
         let service = secured.at(&url).env("DATABASE_CA_FILE", "ca.pem").start();
         ready(&service);

@@ -3,21 +3,28 @@
 use harness::{Reply, Service};
 use serde_json::{Value, json};
 
-/// Makes each of these a test of the compiled and of the interpreted module, on each store.
+/// Makes each of these a test of the module in every way that it is run, on each store.
 macro_rules! everywhere {
     ($($test:ident),*) => {
-        everywhere!(embedded_compiled, Aot, false; $($test),*);
-        everywhere!(embedded_interpreted, Interpreter, false; $($test),*);
-        everywhere!(mysql_compiled, Aot, true; $($test),*);
-        everywhere!(mysql_interpreted, Interpreter, true; $($test),*);
+        everywhere!(embedded_compiled, Aot, None; $($test),*);
+        everywhere!(embedded_interpreted, Interpreter, None; $($test),*);
+        everywhere!(embedded_oldest_compiled, OldestAot, None; $($test),*);
+        everywhere!(embedded_oldest_interpreted, OldestInterpreter, None; $($test),*);
+        everywhere!(mariadb_compiled, Aot, Some(Flavour::MariaDb); $($test),*);
+        everywhere!(mariadb_interpreted, Interpreter, Some(Flavour::MariaDb); $($test),*);
+        everywhere!(mariadb_oldest_compiled, OldestAot, Some(Flavour::MariaDb); $($test),*);
+        everywhere!(mariadb_oldest_interpreted, OldestInterpreter, Some(Flavour::MariaDb); $($test),*);
+        everywhere!(mysql_compiled, Aot, Some(Flavour::MySql); $($test),*);
+        everywhere!(mysql_oldest_interpreted, OldestInterpreter, Some(Flavour::MySql); $($test),*);
     };
-    ($place:ident, $runtime:ident, $mysql:literal; $($test:ident),*) => {
+    ($place:ident, $runtime:ident, $server:expr; $($test:ident),*) => {
         mod $place {
-            use harness::{Database, Runtime, Service};
+            use harness::{Database, Flavour, Runtime, Service};
 
             $(#[test]
             fn $test() {
-                let database = $mysql.then(Database::start);
+                let server: Option<Flavour> = $server;
+                let database = server.map(Database::start_of);
                 let builder = Service::builder(Runtime::$runtime);
                 let builder = match &database {
                     Some(database) => builder.env("DATABASE_URL", database.url()),

@@ -38,6 +38,16 @@ pub fn wasmedge() -> PathBuf {
     artifact("USHER_WASMEDGE")
 }
 
+/// The module compiled ahead of time by the oldest WasmEdge.
+pub fn oldest_compiled() -> PathBuf {
+    artifact("USHER_OLDEST_AOT")
+}
+
+/// The CLI of the oldest WasmEdge that has to do.
+pub fn oldest_wasmedge() -> PathBuf {
+    artifact("USHER_OLDEST_WASMEDGE")
+}
+
 /// The service's native build.
 pub fn native() -> PathBuf {
     artifact("USHER_NATIVE")
@@ -46,4 +56,9 @@ pub fn native() -> PathBuf {
 /// MariaDB: programs in `bin`, a new data folder in `seed`.
 pub fn mariadb() -> PathBuf {
     artifact("USHER_MARIADB")
+}
+
+/// MySQL, in the same shape.
+pub fn mysql() -> PathBuf {
+    artifact("USHER_MYSQL")
 }

@@ -1,39 +1,26 @@
-//! A private MariaDB: a process with a data folder and a port of its own, on the loopback only.
+//! A private database server: a process with a data folder and a port of its own, on the loopback only.
 
 use std::fs;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::thread;
 
-use rustix::process::{Pid, Signal, geteuid, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::eventually;
+use crate::flavour::Flavour;
 use crate::lines::Lines;
-use crate::{artifacts, eventually};
 
 /// Makes the database and the user that a service is given.
 const SET_UP: &str = "CREATE DATABASE users; CREATE USER app IDENTIFIED BY 'pw'; GRANT ALL ON users.* TO app;";
 
-/// Small and quick, before what a test asks for. A commit outlives a crash of the process, though not
-/// one of the machine.
-const OPTIONS: [&str; 9] = [
-    "--bind-address=127.0.0.1",
-    "--skip-name-resolve",
-    "--innodb-buffer-pool-size=16M",
-    // As the seed was made.
-    "--innodb-log-file-size=4M",
-    "--innodb-flush-log-at-trx-commit=2",
-    "--innodb-temp-data-file-path=ibtmp1:5M:autoextend",
-    "--skip-innodb-doublewrite",
-    "--skip-innodb-use-native-aio",
-    "--key-buffer-size=1M",
-];
-
 /// A database about to be started.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct DatabaseBuilder {
+    flavour: Flavour,
     options: Vec<String>,
 }
 
@@ -47,26 +34,27 @@ impl DatabaseBuilder {
     /// Starts the server and waits until it serves.
     pub fn start(self) -> Database {
         let folder = tempfile::tempdir().unwrap();
-        copy(&artifacts::mariadb().join("seed"), &folder.path().join("data"));
-        // MariaDB cannot be told to take a free port, and somebody may take it first.
+        self.flavour.make_data(&folder.path().join("data"), &self.options);
+        // It cannot be told to take a free port, and somebody may take it first.
         let (address, server) = eventually("the database starts on a port that nobody took meanwhile", || {
             let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-            match Server::start(folder.path(), address, &self.options) {
+            match Server::start(self.flavour, folder.path(), address, &self.options) {
                 Ok(server) => Some((address, Some(server))),
                 Err(log) if log.contains("Bind on TCP/IP port") => None,
                 Err(log) => panic!("the database ended:\n{log}"),
             }
         });
-        let database = Database { server, address, folder, options: self.options };
+        let database = Database { flavour: self.flavour, server, address, folder, options: self.options };
         database.sql(SET_UP);
         database
     }
 }
 
-/// A MariaDB server with the database `users` and the user `app`, password `pw`, who has rights on
+/// A server with the database `users` and the user `app`, password `pw`, who has rights on
 /// `users.*` only.
 #[derive(Debug)]
 pub struct Database {
+    flavour: Flavour,
     /// None while it is stopped. Goes before its folder does.
     server: Option<Server>,
     address: SocketAddr,
@@ -75,14 +63,29 @@ pub struct Database {
 }
 
 impl Database {
-    /// A server with options of its own.
+    /// A MariaDB with options of its own.
     pub fn builder() -> DatabaseBuilder {
-        DatabaseBuilder::default()
+        Self::builder_of(Flavour::MariaDb)
     }
 
-    /// A server with MariaDB's defaults.
+    /// A server with options of its own.
+    pub fn builder_of(flavour: Flavour) -> DatabaseBuilder {
+        DatabaseBuilder { flavour, options: Vec::new() }
+    }
+
+    /// A MariaDB with its defaults.
     pub fn start() -> Self {
         Self::builder().start()
+    }
+
+    /// A server with its defaults.
+    pub fn start_of(flavour: Flavour) -> Self {
+        Self::builder_of(flavour).start()
+    }
+
+    /// A file that the server made in its data folder, such as its certificate authority's `ca.pem`.
+    pub fn data_file(&self, name: &str) -> PathBuf {
+        self.folder.path().join("data").join(name)
     }
 
     /// Where it serves.
@@ -130,20 +133,47 @@ impl Database {
 
     /// MariaDB's client as the user `app` on an address: the database's, or one that leads to it.
     pub fn client(address: SocketAddr) -> Command {
-        let mut command = client();
-        command.args(["--skip-ssl", "--protocol=tcp", "--user=app", "--password=pw", "--database=users"]);
+        Self::client_of(Flavour::MariaDb, address)
+    }
+
+    fn client_of(flavour: Flavour, address: SocketAddr) -> Command {
+        let mut command = flavour.client();
+        command.args(flavour.plainly());
+        command.args(["--protocol=tcp", "--user=app", "--password=pw", "--database=users"]);
         command.arg(format!("--host={}", address.ip())).arg(format!("--port={}", address.port()));
         command
     }
 
     /// Runs statements as the user `app`.
     pub fn as_app(&self, statements: &str) -> Output {
-        Self::client(self.address).arg("-e").arg(statements).output().unwrap()
+        Self::client_of(self.flavour, self.address).arg("-e").arg(statements).output().unwrap()
     }
 
-    /// Whether every change is refused, to all but root.
+    /// Closes all connections of `app`.
+    pub fn close_connections(&self) {
+        for id in self.sql("SELECT id FROM information_schema.processlist WHERE user = 'app'").split_whitespace() {
+            self.sql(&format!("KILL {id}"));
+        }
+    }
+
+    /// Whether MySQL lets `app` in without seeing the password: somebody has shown it since the server
+    /// was started.
+    ///
+    /// # Panics
+    /// If it does not for another reason.
+    pub fn knows_app(&self) -> bool {
+        let mut client = self.flavour.client();
+        client.args(["--ssl-mode=DISABLED", "--protocol=tcp", "--user=app", "--password=pw", "--execute=DO 0"]);
+        client.arg("--host=127.0.0.1").arg(format!("--port={}", self.address.port()));
+        let output = client.output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() || error.contains("requires secure connection"), "{error}");
+        output.status.success()
+    }
+
+    /// Whether every change is refused, by MariaDB to all but root.
     pub fn set_read_only(&self, read_only: bool) {
-        self.sql(&format!("SET GLOBAL read_only = {}", u8::from(read_only)));
+        self.sql(self.flavour.read_only(read_only));
     }
 
     /// Ends it in order, as an administrator would. Its data and its port stay.
@@ -165,7 +195,7 @@ impl Database {
     /// If it runs, or if somebody has taken its port.
     pub fn start_again(&mut self) {
         assert!(self.server.is_none(), "it runs");
-        let started = Server::start(self.folder.path(), self.address, &self.options);
+        let started = Server::start(self.flavour, self.folder.path(), self.address, &self.options);
         self.server = Some(started.unwrap_or_else(|log| panic!("the database ended:\n{log}")));
     }
 
@@ -195,9 +225,9 @@ impl Database {
         self.server.as_ref().expect("it runs")
     }
 
-    /// MariaDB's client as root.
+    /// The client as root.
     fn root(&self) -> Command {
-        let mut command = client();
+        let mut command = self.flavour.client();
         // Whatever the server's defaults, what root does is done.
         command.args(["--protocol=socket", "--user=root", "--init-command=SET autocommit=1"]);
         command.arg(format!("--socket={}", socket(self.folder.path())));
@@ -205,29 +235,8 @@ impl Database {
     }
 }
 
-/// MariaDB's client, giving rows without headings.
-fn client() -> Command {
-    let mut command = Command::new(artifacts::mariadb().join("bin/mariadb"));
-    command.args(["--no-defaults", "--batch", "--skip-column-names", "--default-character-set=utf8mb4"]);
-    command.stdin(Stdio::null());
-    command
-}
-
 fn socket(folder: &Path) -> String {
     folder.join("socket").display().to_string()
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let place = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &place);
-        } else {
-            fs::copy(entry.path(), place).unwrap();
-        }
-    }
 }
 
 /// A running server.
@@ -240,16 +249,12 @@ struct Server {
 
 impl Server {
     /// Starts it and waits until it serves; gives its log if it ends before that.
-    fn start(folder: &Path, address: SocketAddr, options: &[String]) -> Result<Self, String> {
+    fn start(flavour: Flavour, folder: &Path, address: SocketAddr, options: &[String]) -> Result<Self, String> {
         let path = |name: &str| folder.join(name).display().to_string();
-        let mut command = Command::new(artifacts::mariadb().join("bin/mariadbd"));
-        command.args(["--no-defaults".into(), format!("--datadir={}", path("data"))]);
+        let mut command = flavour.server(&folder.join("data"));
         command.args([format!("--tmpdir={}", path("")), format!("--pid-file={}", path("pid"))]);
         command.args([format!("--socket={}", socket(folder)), format!("--port={}", address.port())]);
-        command.args(OPTIONS).args(options);
-        if geteuid().is_root() {
-            command.arg("--user=root");
-        }
+        command.args(options);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Lines::follow(child.stderr.take().unwrap());
         let guard = guard(child.id());
@@ -267,8 +272,8 @@ impl Server {
     }
 }
 
-/// Ends the server when this process is gone without having done so: unlike the service, MariaDB
-/// takes no notice of Ctrl-C. It waits for the end of its input, which only we hold.
+/// Ends the server when this process is gone without having done so: unlike the service, the
+/// server takes no notice of Ctrl-C. It waits for the end of its input, which only we hold.
 fn guard(pid: u32) -> Child {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", "trap '' INT TERM; read -r _; kill -9 \"$0\"", &pid.to_string()]);

@@ -24,6 +24,10 @@ pub enum Runtime {
     Aot,
     /// The WasmEdge CLI with the portable module.
     Interpreter,
+    /// The CLI of the oldest WasmEdge that has to do, with the module compiled ahead of time by it.
+    OldestAot,
+    /// The CLI of the oldest WasmEdge, with the portable module.
+    OldestInterpreter,
     /// The native build.
     Native,
 }
@@ -99,8 +103,11 @@ impl Builder {
     pub fn command(&self, folder: &Path) -> Command {
         let mut line = match self.runtime {
             Runtime::Native => vec![artifacts::native().display().to_string()],
-            Runtime::Aot => self.wasmedge(&["--run-mode", "aot"], &artifacts::compiled()),
-            Runtime::Interpreter => self.wasmedge(&[], &artifacts::module()),
+            Runtime::Aot => self.guest(&artifacts::wasmedge(), &["--run-mode", "aot"], &artifacts::compiled()),
+            Runtime::Interpreter => self.guest(&artifacts::wasmedge(), &[], &artifacts::module()),
+            // It uses compiled code without being told to.
+            Runtime::OldestAot => self.guest(&artifacts::oldest_wasmedge(), &[], &artifacts::oldest_compiled()),
+            Runtime::OldestInterpreter => self.guest(&artifacts::oldest_wasmedge(), &[], &artifacts::module()),
         };
         line.extend(self.arguments.iter().cloned());
         let mut script = self.shell.join("\n");
@@ -113,8 +120,8 @@ impl Builder {
         command
     }
 
-    fn wasmedge(&self, options: &[&str], module: &Path) -> Vec<String> {
-        let mut line = vec![artifacts::wasmedge().display().to_string()];
+    fn guest(&self, wasmedge: &Path, options: &[&str], module: &Path) -> Vec<String> {
+        let mut line = vec![wasmedge.display().to_string()];
         line.extend(options.iter().map(ToString::to_string));
         line.extend(["--dir".into(), self.mount.into()]);
         for (name, value) in &self.environment {

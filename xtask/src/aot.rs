@@ -29,37 +29,59 @@ pub fn of(paths: &Paths, module: Option<PathBuf>) -> Result<PathBuf> {
         }
         None => module::build(paths)?,
     };
-    let version = wasmedge::version_of(&paths.wasmedge_bin())?;
-    let key = key(&module::read(&module)?, &version, &OPTIONS, &cpu());
-    let entry = Entry::new(&paths.aot_cache(), &key);
-    if !entry.is_whole() {
-        fill(paths, &module, &entry)?;
-    }
-    entry.mark_used();
-    Ok(entry.code)
+    Compiler::new(paths).compiled(&module)
 }
 
-/// Compiles under the cache's lock: whoever waits for it finds the entry there.
-///
-/// One lock for all modules, as two compilers at once would only share the processors.
-fn fill(paths: &Paths, module: &Path, entry: &Entry) -> Result<()> {
-    let cache = paths.aot_cache();
-    files::make_folder(&cache)?;
-    let _held = files::lock(&cache.join("lock"), "another compilation is running, waiting …")?;
-    if entry.is_whole() {
-        return Ok(());
+/// A WasmEdge and the folder where what it compiled is kept.
+pub struct Compiler {
+    program: PathBuf,
+    cache: PathBuf,
+}
+
+impl Compiler {
+    /// The one that set-up installs.
+    pub fn new(paths: &Paths) -> Self {
+        Self { program: paths.wasmedge_bin(), cache: paths.aot_cache() }
     }
-    files::remove_leftovers(&cache)?;
-    let name = module.file_name().unwrap_or_default().to_string_lossy();
-    let doing = format!("compiling {name} ahead of time (about a minute)");
-    progress::during(&doing, "compiled", || {
-        let result = files::staging().suffix(".so").tempfile_in(&cache)?;
-        let mut compiler = Command::new(paths.wasmedge_bin());
-        compiler.arg("compile").args(OPTIONS).arg(module).arg(result.path());
-        capture(&mut compiler).with_context(|| format!("WasmEdge cannot compile {}", module.display()))?;
-        entry.put(result.path())
-    })?;
-    prune(&cache)
+
+    /// The oldest one, for tests. Its cache is its own, so both may compile at once.
+    pub fn oldest(paths: &Paths) -> Self {
+        Self { program: paths.oldest_wasmedge_bin(), cache: paths.oldest_aot_cache() }
+    }
+
+    /// The compiled form of `module`.
+    pub fn compiled(&self, module: &Path) -> Result<PathBuf> {
+        let version = wasmedge::version_of(&self.program)?;
+        let key = key(&module::read(module)?, &version, &OPTIONS, &cpu());
+        let entry = Entry::new(&self.cache, &key);
+        if !entry.is_whole() {
+            self.fill(module, &version, &entry)?;
+        }
+        entry.mark_used();
+        Ok(entry.code)
+    }
+
+    /// Compiles under the cache's lock: whoever waits for it finds the entry there.
+    ///
+    /// One lock for all modules, as two compilers at once would only share the processors.
+    fn fill(&self, module: &Path, version: &str, entry: &Entry) -> Result<()> {
+        files::make_folder(&self.cache)?;
+        let _held = files::lock(&self.cache.join("lock"), "another compilation is running, waiting …")?;
+        if entry.is_whole() {
+            return Ok(());
+        }
+        files::remove_leftovers(&self.cache)?;
+        let name = module.file_name().unwrap_or_default().to_string_lossy();
+        let doing = format!("compiling {name} ahead of time for WasmEdge {version} (about a minute)");
+        progress::during(&doing, &format!("compiled for WasmEdge {version}"), || {
+            let result = files::staging().suffix(".so").tempfile_in(&self.cache)?;
+            let mut compiler = Command::new(&self.program);
+            compiler.arg("compile").args(OPTIONS).arg(module).arg(result.path());
+            capture(&mut compiler).with_context(|| format!("WasmEdge cannot compile {}", module.display()))?;
+            entry.put(result.path())
+        })?;
+        prune(&self.cache)
+    }
 }
 
 /// The name of an entry: what its code depends on.

@@ -7,10 +7,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::files;
 use crate::process::{capture, find_on_path};
+use crate::versions::Release;
 
 /// Checks the signatures of everything that comes from a mirror.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -103,7 +104,7 @@ impl PrivateApt {
     }
 
     /// Reads the lists of a suite; the mirror may be slow, this is the first time it is asked.
-    pub fn use_suite(&self, suite: &str) -> Result<()> {
+    fn use_suite(&self, suite: &str) -> Result<()> {
         let line = format!("deb [signed-by={KEYRING}] {} {suite} main\n", self.archive.mirror);
         self.write("sources.list", &line)?;
         capture(self.command("apt-get").arg("update"))
@@ -111,8 +112,26 @@ impl PrivateApt {
         Ok(())
     }
 
+    /// Reads the lists of the first suite that has what is wanted.
+    pub fn use_suite_with(&self, wanted: &Release) -> Result<()> {
+        let package = wanted.packages.first().context("no package is wanted")?;
+        let mut seen = Vec::new();
+        for suite in &wanted.suites {
+            if let Err(error) = self.use_suite(suite) {
+                seen.push(format!("{error:#}"));
+                continue;
+            }
+            match self.candidate(package)? {
+                Some(version) if wanted.accepts(&version) => return Ok(()),
+                Some(version) => seen.push(format!("Debian {suite} has {package} {version}")),
+                None => seen.push(format!("Debian {suite} has no {package}")),
+            }
+        }
+        bail!("{}", seen.join("\n"))
+    }
+
     /// The version of a package that the suite has.
-    pub fn candidate(&self, package: &str) -> Result<Option<String>> {
+    fn candidate(&self, package: &str) -> Result<Option<String>> {
         let policy = capture(self.command("apt-cache").args(["policy", package]))?;
         Ok(candidate_in(&policy))
     }

@@ -3,36 +3,21 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 
 use crate::apt::PrivateApt;
 use crate::files;
-use crate::unpacked::{self, link, rename, write_script};
-use crate::versions::WasmEdge;
+use crate::unpacked::{self, link, rename, write_starter};
+use crate::versions::Release;
 
 /// Makes the folder `made` from Debian's packages, using `staging` for what is needed meanwhile.
-pub fn make(wanted: &WasmEdge, staging: &Path, made: &Path) -> Result<()> {
+pub fn make(wanted: &Release, staging: &Path, made: &Path) -> Result<()> {
     let unpacked = staging.join("unpacked");
     files::make_folder(&unpacked)?;
-    unpack(wanted, staging, &unpacked)?;
-    arrange(&unpacked, made)
-}
-
-fn unpack(wanted: &WasmEdge, staging: &Path, into: &Path) -> Result<()> {
     let apt = PrivateApt::new(staging.join("apt"))?;
-    let mut seen = Vec::new();
-    for suite in &wanted.suites {
-        if let Err(error) = apt.use_suite(suite) {
-            seen.push(format!("{error:#}"));
-            continue;
-        }
-        match apt.candidate("wasmedge")? {
-            Some(version) if wanted.accepts(&version) => return apt.unpack(&wanted.packages, &[], into),
-            Some(version) => seen.push(format!("Debian {suite} has WasmEdge {version}")),
-            None => seen.push(format!("Debian {suite} has no WasmEdge")),
-        }
-    }
-    bail!("{}", seen.join("\n"))
+    apt.use_suite_with(wanted)?;
+    apt.unpack(&wanted.packages, &[], &unpacked)?;
+    arrange(&unpacked, made)
 }
 
 /// Lays the unpacked packages out in the official installer's shape.
@@ -44,30 +29,10 @@ fn arrange(unpacked: &Path, made: &Path) -> Result<()> {
     unpacked::gather_libraries(unpacked, &made.join("lib"))?;
     rename(&usr.join("bin/wasmedge"), &made.join("libexec/wasmedge"))?;
     rename(&usr.join("include/wasmedge"), &made.join("include/wasmedge"))?;
-    write_wrapper(&made.join("bin/wasmedge"), &loader(&made.join("lib"))?)?;
+    write_starter(made, "libexec/wasmedge", "wasmedge")?;
     // For linkers. They put their library folder on rustc's LD_LIBRARY_PATH, where the bundle's
     // libc would break it, so this one holds nothing else.
     link("../lib/libwasmedge.so", &made.join("link/libwasmedge.so"))
-}
-
-/// The loader's file name, which the architecture decides.
-fn loader(lib: &Path) -> Result<String> {
-    files::entries(lib)?
-        .iter()
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .find(|name| name.starts_with("ld-linux"))
-        .context("the unpacked packages hold no loader (ld-linux*.so)")
-}
-
-fn write_wrapper(path: &Path, loader: &str) -> Result<()> {
-    let script = format!(
-        r#"#!/bin/sh
-# WasmEdge needs a newer libc than this machine has: start it through its own loader.
-here=$(dirname "$(dirname "$(readlink -f "$0")")")
-exec "$here/lib/{loader}" --library-path "$here/lib" --argv0 wasmedge "$here/libexec/wasmedge" "$@"
-"#
-    );
-    write_script(path, &script)
 }
 
 #[cfg(test)]

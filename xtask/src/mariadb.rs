@@ -4,14 +4,15 @@
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
-use crate::apt::{self, PrivateApt};
+use crate::apt::PrivateApt;
+use crate::database::{self, Server, option};
+use crate::files;
 use crate::paths::Paths;
 use crate::process::capture;
 use crate::unpacked::{self, rename, write_script};
 use crate::versions::Packages;
-use crate::{files, progress, setup};
 
 /// The programs that can be started in `bin`, and where the packages have them.
 const PROGRAMS: [&str; 3] = ["sbin/mariadbd", "bin/mariadb", "bin/mariadb-install-db"];
@@ -21,44 +22,18 @@ const LIBC: &str = "libc6";
 
 /// Puts MariaDB into `.tools`; quick when it is there already.
 pub fn provide(paths: &Paths, wanted: &Packages) -> Result<()> {
-    if ready(&paths.mariadb()) {
-        return Ok(());
-    }
-    let _held = setup::lock(paths)?;
-    if ready(&paths.mariadb()) {
-        return Ok(());
-    }
-    let names = wanted.packages.join(" and ");
-    if !apt::available() {
-        bail!("the tests start MariaDB from Debian's packages {names}, and this is no Debian-like system");
-    }
-    eprintln!("unpacking Debian's packages {names} into .tools/mariadb (nothing is installed on the system)");
-    progress::during("fetching MariaDB", "fetched", || {
-        install(paths, wanted).context("MariaDB, which the tests use, could not be fetched")
-    })
+    let server = Server { name: "MariaDB", packages: &wanted.packages, place: paths.mariadb(), program: "mariadbd" };
+    database::provide(paths, &server, |staging, made| make(wanted, staging, made))
 }
 
-/// Whether a folder holds a MariaDB that runs on this machine, and its data folder.
-fn ready(folder: &Path) -> bool {
-    // The seed is made last.
-    folder.join("seed/mysql").is_dir()
-        && capture(Command::new(folder.join("bin/mariadbd")).args(["--no-defaults", "--version"])).is_ok()
-}
-
-fn install(paths: &Paths, wanted: &Packages) -> Result<()> {
-    files::remove_leftovers(&paths.tools())?;
-    let staging = files::staging()
-        .tempdir_in(paths.tools())
-        .with_context(|| format!("cannot write into {}", paths.tools().display()))?;
-    let unpacked = staging.path().join("unpacked");
-    let made = staging.path().join("mariadb");
+fn make(wanted: &Packages, staging: &Path, made: &Path) -> Result<()> {
+    let unpacked = staging.join("unpacked");
     files::make_folder(&unpacked)?;
-    let apt = PrivateApt::new(staging.path().join("apt"))?;
+    let apt = PrivateApt::new(staging.join("apt"))?;
     apt.use_own_suite()?;
     apt.unpack(&wanted.packages, &[LIBC], &unpacked)?;
-    arrange(&unpacked, &made)?;
-    make_seed(&made)?;
-    files::put_in_place(&made, &paths.mariadb(), staging.path())
+    arrange(&unpacked, made)?;
+    make_seed(made)
 }
 
 /// Keeps what the programs need: they find their messages and character sets below `usr`, and their
@@ -91,12 +66,11 @@ exec "$here/usr/{program}" "$@"
 
 /// Makes a new data folder: root without a password, nobody and nothing else.
 fn make_seed(made: &Path) -> Result<()> {
-    let option = |name: &str, folder: &str| format!("--{name}={}", made.join(folder).display());
     let mut command = Command::new(made.join("bin/mariadb-install-db"));
     command.args(["--no-defaults", "--skip-name-resolve", "--skip-test-db"]);
     // Forced, it does not care whether the machine's name can be looked up.
     command.args(["--force", "--auth-root-authentication-method=normal"]);
-    command.args([option("basedir", "usr"), option("datadir", "seed")]);
+    command.args([option("basedir", made, "usr"), option("datadir", made, "seed")]);
     // Small files are copied faster, and a test's server takes them as they are.
     command.args(["--innodb-log-file-size=4M", "--skip-innodb-use-native-aio"]);
     if nix::unistd::geteuid().is_root() {
@@ -109,6 +83,7 @@ fn make_seed(made: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::apt;
     use std::fs;
 
     #[test]
@@ -133,15 +108,5 @@ mod tests {
         let made = made.canonicalize().unwrap();
         let made = made.display();
         assert_eq!(told, format!("{made}/usr|{made}/lib|{made}/usr/sbin/mariadbd|a b c\n"));
-    }
-
-    #[test]
-    fn what_has_no_data_folder_is_not_ready() {
-        let root = tempfile::tempdir().unwrap();
-        files::make_folder(&root.path().join("bin")).unwrap();
-        write_script(&root.path().join("bin/mariadbd"), "#!/bin/sh\n").unwrap();
-        assert!(!ready(root.path()));
-        files::make_folder(&root.path().join("seed/mysql")).unwrap();
-        assert!(ready(root.path()));
     }
 }

@@ -46,14 +46,34 @@ impl Paths {
         self.wasmedge().join("bin/wasmedge")
     }
 
+    /// The oldest WasmEdge that the module has to run on, for tests; in the same shape.
+    pub fn oldest_wasmedge(&self) -> PathBuf {
+        self.tools().join("wasmedge-oldest")
+    }
+
+    /// Its command line tool.
+    pub fn oldest_wasmedge_bin(&self) -> PathBuf {
+        self.oldest_wasmedge().join("bin/wasmedge")
+    }
+
     /// MariaDB for tests: programs in `bin`, a new data folder in `seed`.
     pub fn mariadb(&self) -> PathBuf {
         self.tools().join("mariadb")
     }
 
+    /// MySQL for tests, in the same shape.
+    pub fn mysql(&self) -> PathBuf {
+        self.tools().join("mysql")
+    }
+
     /// Modules compiled ahead of time.
     pub fn aot_cache(&self) -> PathBuf {
         self.tools().join("aot")
+    }
+
+    /// Modules compiled ahead of time for the oldest WasmEdge.
+    pub fn oldest_aot_cache(&self) -> PathBuf {
+        self.tools().join("aot-oldest")
     }
 
     /// The portable module.

@@ -31,7 +31,7 @@ pub fn capture(command: &mut Command) -> Result<String> {
 
 /// Asks the kernel to end the child when this process is gone, however it went.
 ///
-/// To be started from the main thread: the kernel looks at the thread, not the process.
+/// To be started from a thread that outlives it: the kernel looks at the thread, not the process.
 pub fn end_with_us(command: &mut Command) {
     // SAFETY: between fork and exec only prctl(2) is called, which is async-signal-safe.
     unsafe {

@@ -1,10 +1,14 @@
 //! Telling people what takes time: a spinner on a terminal, plain lines elsewhere. All on stderr.
 
 use std::io::{self, IsTerminal};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+/// Keeps those that turn at once on lines of their own.
+static SPINNERS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
 /// Does `work` while showing `doing` ("compiling …") and then `done` ("compiled") with the time.
 pub fn during<T>(doing: &str, done: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
@@ -37,7 +41,8 @@ pub fn seconds(duration: Duration) -> String {
 
 fn spinner(message: &str) -> ProgressBar {
     let style = ProgressStyle::with_template("{spinner} {msg} {elapsed}");
-    let spinner = ProgressBar::new_spinner()
+    let spinner = SPINNERS
+        .add(ProgressBar::new_spinner())
         .with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
         .with_message(message.to_owned());
     spinner.enable_steady_tick(Duration::from_millis(120));

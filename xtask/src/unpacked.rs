@@ -54,6 +54,31 @@ fn gather_from(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Writes `bin/<name>`, which starts the file `program` of the folder `made`, for packages that need a
+/// newer libc than the machine has: through the loader that lies with the libraries in `lib`. The
+/// program takes itself for `called`, in which `$here` is the folder.
+pub fn write_starter(made: &Path, program: &str, called: &str) -> Result<()> {
+    let name = Path::new(program).file_name().context("a program has a name")?;
+    let loader = loader(&made.join("lib"))?;
+    let script = format!(
+        r#"#!/bin/sh
+# It needs a newer libc than this machine has: start it through its own loader.
+here=$(dirname "$(dirname "$(readlink -f "$0")")")
+exec "$here/lib/{loader}" --library-path "$here/lib" --argv0 "{called}" "$here/{program}" "$@"
+"#
+    );
+    write_script(&made.join("bin").join(name), &script)
+}
+
+/// The loader's file name, which the architecture decides.
+fn loader(lib: &Path) -> Result<String> {
+    files::entries(lib)?
+        .iter()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .find(|name| name.starts_with("ld-linux"))
+        .context("the unpacked packages hold no loader (ld-linux*.so)")
+}
+
 /// Writes a script that can be run.
 pub fn write_script(path: &Path, script: &str) -> Result<()> {
     fs::write(path, script).with_context(|| format!("cannot write {}", path.display()))?;

@@ -7,17 +7,19 @@ use serde::Deserialize;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Versions {
-    pub wasmedge: WasmEdge,
+    pub wasmedge: Release,
+    pub oldest_wasmedge: Release,
     pub rust: Rust,
     pub clang: Packages,
     pub tests: Packages,
     pub mariadb: Packages,
+    pub mysql: Release,
 }
 
-/// The WasmEdge to use, and the Debian suites that carry it.
+/// A version of something, and the Debian suites that may carry it. The first package has its version.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct WasmEdge {
+pub struct Release {
     pub version: String,
     pub suites: Vec<String>,
     pub packages: Vec<String>,
@@ -44,8 +46,8 @@ impl Versions {
     }
 }
 
-impl WasmEdge {
-    /// Whether `version` ("0.17.1") is a patch release of the pinned one.
+impl Release {
+    /// Whether `version` ("0.17.1") is the pinned one ("0.17") or a release of it.
     pub fn accepts(&self, version: &str) -> bool {
         match version.strip_prefix(&self.version) {
             Some(rest) => !rest.starts_with(|c: char| c.is_ascii_digit()),
@@ -65,7 +67,7 @@ mod tests {
 
     #[test]
     fn any_patch_release_and_nothing_else_is_accepted() {
-        let wasmedge = WasmEdge { version: "0.17".into(), suites: vec![], packages: vec![] };
+        let wasmedge = Release { version: "0.17".into(), suites: vec![], packages: vec![] };
         for good in ["0.17", "0.17.1", "0.17.1-1+b1", "0.17.0-rc.1"] {
             assert!(wasmedge.accepts(good), "{good}");
         }

@@ -8,15 +8,14 @@ use std::process::Command;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::bundle;
-use crate::files;
 use crate::paths::Paths;
 use crate::process::{all_on_path, capture};
 use crate::progress;
-use crate::versions::WasmEdge;
-use crate::{apt, links};
+use crate::versions::Release;
+use crate::{apt, links, tools};
 
 /// Whether `.tools/wasmedge` holds the pinned version, and the one asked for by `WASMEDGE_DIR`.
-pub fn ready(paths: &Paths, wanted: &WasmEdge) -> bool {
+pub fn ready(paths: &Paths, wanted: &Release) -> bool {
     let right_version = version_of(&paths.wasmedge_bin()).is_ok_and(|v| wanted.accepts(&v));
     right_version
         && paths.wasmedge().join("lib/libwasmedge.so").exists()
@@ -30,25 +29,43 @@ pub fn version_of(program: &Path) -> Result<String> {
 }
 
 /// Puts WasmEdge at `.tools/wasmedge`. Only under set-up's lock.
-pub fn install(paths: &Paths, wanted: &WasmEdge) -> Result<()> {
-    files::remove_leftovers(&paths.tools())?;
-    let staging = files::staging()
-        .tempdir_in(paths.tools())
-        .with_context(|| format!("cannot write into {}", paths.tools().display()))?;
-    let made = staging.path().join("wasmedge");
-    if let Some(prefix) = installed(paths, wanted)? {
-        links::make(&prefix, &made)?;
-        eprintln!("using the WasmEdge in {}", prefix.display());
-    } else {
-        fetch(wanted, staging.path(), &made)?;
-    }
+pub fn install(paths: &Paths, wanted: &Release) -> Result<()> {
+    tools::put(paths, &paths.wasmedge(), |staging, made| {
+        if let Some(prefix) = installed(paths, wanted)? {
+            links::make(&prefix, made)?;
+            eprintln!("using the WasmEdge in {}", prefix.display());
+        } else {
+            fetch(wanted, staging, made)?;
+        }
+        check(wanted, made)
+    })
+}
+
+/// Puts the oldest WasmEdge that the module has to run on into `.tools`, for tests; quick when it is
+/// there already. An installed one is not asked for: the tests are about Debian's.
+pub fn provide_oldest(paths: &Paths, wanted: &Release) -> Result<()> {
+    let ready = |folder: &Path| version_of(&folder.join("bin/wasmedge")).is_ok_and(|v| wanted.accepts(&v));
+    tools::provide(paths, &paths.oldest_wasmedge(), ready, |staging, made| {
+        let version = &wanted.version;
+        ensure!(apt::available(), "the tests run WasmEdge {version} from Debian, and this is no Debian-like system");
+        eprintln!("unpacking Debian's WasmEdge {version} into .tools (nothing is installed on the system)");
+        progress::during("fetching it", "fetched", || {
+            bundle::make(wanted, staging, made)
+                .with_context(|| format!("WasmEdge {version}, which the tests use, could not be fetched"))
+        })?;
+        check(wanted, made)
+    })
+}
+
+/// Fails if what was made is not what was wanted.
+fn check(wanted: &Release, made: &Path) -> Result<()> {
     let version = version_of(&made.join("bin/wasmedge")).context("the new WasmEdge does not run on this machine")?;
     ensure!(wanted.accepts(&version), "the new WasmEdge is {version} instead of {}", wanted.version);
-    files::put_in_place(&made, &paths.wasmedge(), staging.path())
+    Ok(())
 }
 
 /// The folder of an installed WasmEdge that can be used.
-fn installed(paths: &Paths, wanted: &WasmEdge) -> Result<Option<PathBuf>> {
+fn installed(paths: &Paths, wanted: &Release) -> Result<Option<PathBuf>> {
     if let Some(folder) = explicit_folder(paths) {
         return match problem_with(&folder, wanted) {
             None => Ok(Some(folder)),
@@ -97,7 +114,7 @@ fn usual_folders(paths: &Paths) -> Vec<PathBuf> {
 }
 
 /// Why the WasmEdge in a folder cannot be used.
-fn problem_with(folder: &Path, wanted: &WasmEdge) -> Option<String> {
+fn problem_with(folder: &Path, wanted: &Release) -> Option<String> {
     let version = match version_of(&folder.join("bin/wasmedge")) {
         Ok(version) => version,
         Err(error) => return Some(format!("bin/wasmedge does not run ({error:#})")),
@@ -108,7 +125,7 @@ fn problem_with(folder: &Path, wanted: &WasmEdge) -> Option<String> {
     links::missing_in(folder).map(|missing| format!("it has no {missing}"))
 }
 
-fn what_to_install(wanted: &WasmEdge) -> String {
+fn what_to_install(wanted: &Release) -> String {
     format!(
         "Install WasmEdge {0}.x with its headers (the official installer's `--version {0}.1` puts \
          it into ~/.wasmedge) and set WASMEDGE_DIR to its folder",
@@ -116,7 +133,7 @@ fn what_to_install(wanted: &WasmEdge) -> String {
     )
 }
 
-fn fetch(wanted: &WasmEdge, staging: &Path, made: &Path) -> Result<()> {
+fn fetch(wanted: &Release, staging: &Path, made: &Path) -> Result<()> {
     if !apt::available() {
         bail!(
             "no WasmEdge {} on this machine, and this is no Debian-like system to fetch it from. {}",
@@ -156,7 +173,7 @@ mod tests {
 
     #[test]
     fn the_message_names_the_version_and_the_variable() {
-        let wanted = WasmEdge { version: "0.17".into(), suites: vec![], packages: vec![] };
+        let wanted = Release { version: "0.17".into(), suites: vec![], packages: vec![] };
         let message = what_to_install(&wanted);
         assert!(message.contains("WasmEdge 0.17.x") && message.contains("WASMEDGE_DIR"));
     }

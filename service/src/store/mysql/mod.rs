@@ -260,22 +260,28 @@ impl Mysql {
 mod tests {
     use std::time::Duration;
 
-    use harness::Database;
+    use harness::{Database, Flavour};
 
     use super::{DatabaseUrl, MysqlConfig};
     use crate::store::{Store, StoreConfig};
 
     /// A store in a new database, which ends with the second of the pair.
-    async fn store() -> (Store, Database) {
-        let database = Database::start();
+    async fn store(flavour: Flavour) -> (Store, Database) {
+        let database = Database::start_of(flavour);
         let url = DatabaseUrl::parse(&database.url()).unwrap();
         let config = MysqlConfig { url, tls: None, connections: 2, deadline: Duration::from_secs(20) };
         (Store::open(&StoreConfig::Mysql(config)).await.unwrap(), database)
     }
 
-    mod suite {
+    mod on_mariadb {
         use crate::store::suite::store_suite;
 
-        store_suite!(super::store().await);
+        store_suite!(super::store(harness::Flavour::MariaDb).await);
+    }
+
+    mod on_mysql {
+        use crate::store::suite::store_suite;
+
+        store_suite!(super::store(harness::Flavour::MySql).await);
     }
 }

@@ -8,6 +8,10 @@ use url::{Host, Url};
 /// The port of MySQL where none is given.
 const PORT: u16 = 3306;
 
+/// Bytes of a password. Encrypted for a MySQL that does not know it yet (`caching_sha2_password`), a
+/// longer one does not fit a key of 2048 bits, and the driver (mysql_common 0.31) panics.
+const PASSWORD_MAX: usize = 213;
+
 /// Where the database is and who we are there. Its text never has the password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DatabaseUrl {
@@ -60,11 +64,15 @@ impl DatabaseUrl {
             }
             _ => {}
         }
+        let password = decode(url.password().unwrap_or_default())?;
+        if password.len() > PASSWORD_MAX {
+            return Err(format!("has a password of more than {PASSWORD_MAX} bytes, which MySQL's log-in cannot carry"));
+        }
         Ok(Self {
             host,
             port: url.port().unwrap_or(PORT),
             user: decode(url.username())?,
-            password: decode(url.password().unwrap_or_default())?,
+            password,
             database,
             require_ssl: require_ssl(&url)?,
         })
