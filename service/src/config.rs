@@ -11,6 +11,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use tracing::level_filters::LevelFilter;
 
+use crate::resolver;
 use crate::store::{DatabaseUrl, StoreConfig};
 
 /// One setting: its variable, what it is where the variable is not set, what it is for, and
@@ -37,6 +38,7 @@ const SETTINGS: &[Setting] = settings! {
     "DATABASE_URL_FILE" "" database_url_file "a file that has the DATABASE_URL, such as a mounted secret";
     "DATABASE_TIMEOUT" "5s" timeout "time to connect, to wait for a connection, and for an operation, each";
     "DATABASE_CONNECTIONS" "8" database_connections "connections to the database at most";
+    "DNS_SERVER" "" dns_server "IP:PORT of the name server to ask for the database, over TCP; PORT may be left out";
     "DATA_DIR" "./data" folder "folder of the embedded store, where no database is set";
     "LOG_LEVEL" "info" log_level "off, error, warn, info, debug or trace";
     "LOG_FORMAT" "text" log_format "text or json";
@@ -252,9 +254,10 @@ fn switch(text: &str) -> Result<bool, String> {
 fn store<'a>(value: &dyn Fn(&str) -> &'a str) -> Result<StoreConfig, String> {
     let deadline = timeout(value("DATABASE_TIMEOUT"))?;
     let connections = database_connections(value("DATABASE_CONNECTIONS"))?;
+    let dns_server = dns_server(value("DNS_SERVER"))?;
     match (database_url(value("DATABASE_URL"))?, database_url_file(value("DATABASE_URL_FILE"))?) {
         (Some(_), Some(_)) => Err("DATABASE_URL and DATABASE_URL_FILE are both set; set one".to_owned()),
-        (Some(url), None) | (None, Some(url)) => Ok(StoreConfig::Mysql { url, connections, deadline }),
+        (Some(url), None) | (None, Some(url)) => Ok(StoreConfig::Mysql { url, dns_server, connections, deadline }),
         (None, None) => Ok(StoreConfig::Embedded(folder(value("DATA_DIR"))?)),
     }
 }
@@ -273,6 +276,17 @@ fn database_url_file(path: &str) -> Result<Option<DatabaseUrl>, String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("names a file that cannot be read: {error}"))?;
     let url = DatabaseUrl::parse(&text).map_err(|error| format!("names a file without a database's URL: {error}"))?;
     Ok(Some(url))
+}
+
+fn dns_server(text: &str) -> Result<Option<SocketAddr>, String> {
+    const SHAPE: &str =
+        "it must be an IP address, with a port where that is not 53, such as 10.96.0.10 or 127.0.0.1:5353";
+    match resolver::server_address(text) {
+        None if text.is_empty() => Ok(None),
+        None => Err(format!("is {text:?}; {SHAPE}")),
+        Some(address) if resolver::is_reachable(address.ip()) => Ok(Some(address)),
+        Some(_) => Err(format!("is {text:?}; WasmEdge's sockets reach IPv4 only, so {SHAPE}")),
+    }
 }
 
 fn folder(text: &str) -> Result<PathBuf, String> {
@@ -362,6 +376,13 @@ mod tests {
         for text in ["", "10", "0s", "25h", "1 fortnight", "-5s"] {
             assert!(timeout(text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_name_server_is_an_address() {
+        assert_eq!(dns_server("").unwrap(), None);
+        assert_eq!(dns_server("10.96.0.10").unwrap(), Some("10.96.0.10:53".parse().unwrap()));
+        assert!(dns_server("dns.example.org").unwrap_err().contains("IP address"));
     }
 
     #[test]

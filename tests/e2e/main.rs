@@ -7,6 +7,7 @@
 mod bodies;
 mod database;
 mod development;
+mod dns;
 mod embedded;
 mod http;
 mod lifecycle;

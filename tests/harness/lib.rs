@@ -7,6 +7,7 @@
 mod artifacts;
 mod client;
 mod database;
+mod dns;
 mod lines;
 mod process;
 mod proxy;
@@ -16,6 +17,7 @@ pub mod wire;
 
 pub use client::{Raw, Reply, statuses};
 pub use database::{Database, DatabaseBuilder, Session};
+pub use dns::{Dns, DnsAnswer};
 pub use process::{Usage, raise_descriptor_limit};
 pub use proxy::{Proxy, Verdict, command, error_packet, ok_packet};
 pub use service::{Builder, Failed, Runtime, Service};

@@ -22,11 +22,12 @@ use crate::{aot, files, module};
 
 /// Settings of the service that it gets from our environment: it sees none but those it is given.
 /// Where it listens is said by --listen.
-const FORWARDED: [&str; 14] = [
+const FORWARDED: [&str; 15] = [
     "DATABASE_URL",
     "DATABASE_URL_FILE",
     "DATABASE_TIMEOUT",
     "DATABASE_CONNECTIONS",
+    "DNS_SERVER",
     "DATA_DIR",
     "LOG_LEVEL",
     "LOG_FORMAT",

@@ -9,6 +9,7 @@ pub(crate) mod suite;
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -49,6 +50,8 @@ pub enum StoreConfig {
     Mysql {
         /// Where it is.
         url: DatabaseUrl,
+        /// The name server to ask for its name, whatever the system's files say.
+        dns_server: Option<SocketAddr>,
         /// Connections at most.
         connections: usize,
         /// Time to connect, to wait for a connection, and for an operation, each.
@@ -62,7 +65,8 @@ impl StoreConfig {
         match self {
             // The file, when it is opened anew.
             Self::Embedded(_) => 2,
-            Self::Mysql { connections, .. } => *connections,
+            // A name is resolved before it is connected to, and with one file open at a time.
+            Self::Mysql { connections, .. } => *connections + 1,
         }
     }
 }
@@ -114,7 +118,7 @@ pub enum Store {
     /// A file in the service's own folder.
     Embedded(Embedded),
     /// A database server.
-    Mysql(Mysql),
+    Mysql(Box<Mysql>),
 }
 
 impl Store {
@@ -125,8 +129,8 @@ impl Store {
     pub async fn open(config: &StoreConfig) -> Result<Self, OpenError> {
         match config {
             StoreConfig::Embedded(folder) => Self::open_embedded(folder),
-            StoreConfig::Mysql { url, connections, deadline } => {
-                Ok(Self::Mysql(Mysql::open(url, *connections, *deadline).await?))
+            StoreConfig::Mysql { url, dns_server, connections, deadline } => {
+                Ok(Self::Mysql(Box::new(Mysql::open(url, *dns_server, *connections, *deadline).await?)))
             }
         }
     }

@@ -5,6 +5,7 @@ mod operations;
 mod pool;
 mod url;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -16,6 +17,7 @@ use pool::Pool;
 pub use url::DatabaseUrl;
 
 use super::{Page, PageQuery, StoreError};
+use crate::resolver::{ResolveError, Resolver};
 use crate::user::{NewUser, User, UserId, UserPatch};
 
 /// How often an operation is begun that others, or a closed connection, get in the way of.
@@ -43,6 +45,8 @@ enum Failure {
     Busy,
     #[error("no answer in time")]
     Slow,
+    #[error(transparent)]
+    Unresolved(#[from] ResolveError),
     #[error("the server is read-only")]
     ReadOnly,
     #[error("the schema is {found}, a later one than we know")]
@@ -84,6 +88,10 @@ impl Failure {
     fn reason(&self) -> &'static str {
         match (self, self.code()) {
             (Self::TooNew { .. }, _) => "the database's schema is newer than this version of the service",
+            (Self::Unresolved(ResolveError::OnlyIpv6(_)), _) => {
+                "the database has only IPv6 addresses, and WasmEdge's sockets reach IPv4 only"
+            }
+            (Self::Unresolved(_), _) => "the database's name is not resolved",
             (Self::ReadOnly, _) | (_, Some(1290 | 1792 | 1836)) => "the database is read-only",
             (_, Some(1044 | 1045 | 1049 | 1142 | 1698)) => "the database denies access",
             (Self::Busy, _) | (_, Some(1040 | 1203 | 1226 | 1461)) => "the database has no room for more connections",
@@ -122,11 +130,19 @@ pub struct Mysql {
 impl Mysql {
     /// Begins with a database, which may be away for now: it is asked again by whatever needs it.
     /// `deadline` is for connecting, for waiting for a connection, and for an operation, each.
+    /// `dns_server` is asked for its name; without one, see [`Resolver::new`].
     ///
     /// # Errors
     /// If the database is there and its schema is not for us.
-    pub async fn open(url: &DatabaseUrl, connections: usize, deadline: Duration) -> Result<Self, TooNew> {
-        let this = Self { pool: Pool::new(url, connections, deadline), deadline, schema: OnceCell::new() };
+    pub async fn open(
+        url: &DatabaseUrl,
+        dns_server: Option<SocketAddr>,
+        connections: usize,
+        deadline: Duration,
+    ) -> Result<Self, TooNew> {
+        let resolver = Resolver::new(dns_server, deadline);
+        let pool = Pool::new(url, resolver, connections, deadline);
+        let this = Self { pool, deadline, schema: OnceCell::new() };
         match this.prepare().await {
             Err(Failure::TooNew { found }) => Err(TooNew { url: url.clone(), found }),
             Err(error) => {
@@ -221,7 +237,8 @@ mod tests {
     async fn store() -> (Store, Database) {
         let database = Database::start();
         let url = DatabaseUrl::parse(&database.url()).unwrap();
-        let config = StoreConfig::Mysql { url, connections: 2, deadline: Duration::from_secs(20) };
+        let deadline = Duration::from_secs(20);
+        let config = StoreConfig::Mysql { url, dns_server: None, connections: 2, deadline };
         (Store::open(&config).await.unwrap(), database)
     }
 

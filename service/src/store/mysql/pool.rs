@@ -5,16 +5,18 @@
 //! request was given up for as long as the server is silent. Here a connection comes back only from
 //! an operation that ended well; every other is dropped.
 
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts, OptsBuilder};
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::Failure;
 use super::url::DatabaseUrl;
+use crate::resolver::Resolver;
 
 /// Prepared statements that a connection keeps: more than there are, as one that falls out of the
 /// cache costs 44 ms (a message that has no answer, then Nagle's algorithm).
@@ -43,6 +45,9 @@ fn session(patience: Duration) -> Vec<String> {
 /// See the module.
 #[derive(Debug)]
 pub struct Pool {
+    /// A name or an address.
+    host: String,
+    resolver: Resolver,
     options: Opts,
     patience: Duration,
     places: Semaphore,
@@ -62,9 +67,8 @@ pub struct Lease<'p> {
 impl Pool {
     /// A pool without connections yet, and with `size` at most. Connecting, and waiting for a
     /// place, may each take `patience`.
-    pub fn new(url: &DatabaseUrl, size: usize, patience: Duration) -> Self {
+    pub fn new(url: &DatabaseUrl, resolver: Resolver, size: usize, patience: Duration) -> Self {
         let options = OptsBuilder::default()
-            .ip_or_hostname(url.host.clone())
             .tcp_port(url.port)
             .user(Some(url.user.clone()))
             .pass(Some(url.password.clone()))
@@ -75,13 +79,20 @@ impl Pool {
             .wait_timeout(Some(SERVER_PATIENCE_SECS))
             .prefer_socket(Some(false))
             .stmt_cache_size(Some(STATEMENTS));
-        Self { options: options.into(), patience, places: Semaphore::new(size), idle: Mutex::default() }
+        Self {
+            host: url.host.clone(),
+            resolver,
+            options: options.into(),
+            patience,
+            places: Semaphore::new(size),
+            idle: Mutex::default(),
+        }
     }
 
     /// A connection, perhaps one that the server has closed meanwhile.
     ///
     /// # Errors
-    /// `Busy` or `Slow` when it takes too long; what the server says.
+    /// `Busy` or `Slow` when it takes too long, `Unresolved`; what the server says.
     pub async fn lease(&self) -> Result<Lease<'_>, Failure> {
         let place = timeout(self.patience, self.places.acquire()).await;
         let place = place.ok().and_then(Result::ok).ok_or(Failure::Busy)?;
@@ -116,7 +127,27 @@ impl Pool {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
+    /// A connection to the first of the host's addresses that gives one. They are looked up each time:
+    /// after a failover the name has another address. Every attempt has an equal share of what time
+    /// is left, so that one to an address where nobody answers leaves some for the next.
     async fn connect(&self) -> Result<Conn, Failure> {
-        Ok(timeout(self.patience, Conn::new(self.options.clone())).await.map_err(|_| Failure::Slow)??)
+        let deadline = Instant::now() + self.patience;
+        let addresses = self.resolver.resolve(&self.host).await?;
+        let mut failure = Failure::Slow;
+        for (address, left) in addresses.iter().zip((1..=addresses.len() as u32).rev()) {
+            let share = deadline.saturating_duration_since(Instant::now()) / left;
+            match timeout(share, self.connect_to(*address)).await.unwrap_or(Err(Failure::Slow)) {
+                Ok(connection) => return Ok(connection),
+                // What a server says is worth more than that another one is away.
+                Err(error) if failure.ends_the_connection() => failure = error,
+                Err(_) => {}
+            }
+        }
+        Err(failure)
+    }
+
+    async fn connect_to(&self, address: IpAddr) -> Result<Conn, Failure> {
+        let options = OptsBuilder::from_opts(self.options.clone()).ip_or_hostname(address.to_string());
+        Ok(Conn::new(options).await?)
     }
 }
