@@ -11,6 +11,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use tracing::level_filters::LevelFilter;
 
+use crate::resolver;
 use crate::store::StoreConfig;
 use crate::store::mysql::{self, Authorities, CertificateChain, DatabaseUrl, Key, MysqlConfig, TlsConfig};
 
@@ -41,6 +42,7 @@ const SETTINGS: &[Setting] = settings! {
     "DATABASE_CLIENT_KEY_FILE" "" database_client_key_file "the key of that certificate (PEM)";
     "DATABASE_TIMEOUT" "5s" timeout "time for an operation on the database, connecting and waiting for others included";
     "DATABASE_CONNECTIONS" "8" database_connections "connections to the database at most";
+    "DNS_SERVER" "" dns_server "IP:PORT of the name server to ask for the database, over TCP; PORT may be left out";
     "DATA_DIR" "./data" folder "folder of the embedded store, where no database is set";
     "LOG_LEVEL" "info" log_level "off, error, warn, info, debug or trace";
     "LOG_FORMAT" "text" log_format "text or json";
@@ -262,6 +264,7 @@ fn store<'a>(value: &dyn Fn(&str) -> &'a str) -> Result<StoreConfig, String> {
     Ok(StoreConfig::Mysql(MysqlConfig {
         tls: database_tls(&url, value)?,
         url,
+        dns_server: dns_server(value("DNS_SERVER"))?,
         connections: database_connections(value("DATABASE_CONNECTIONS"))?,
         deadline: timeout(value("DATABASE_TIMEOUT"))?,
     }))
@@ -321,6 +324,17 @@ fn database_url_file(path: &str) -> Result<Option<DatabaseUrl>, String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("names a file that cannot be read: {error}"))?;
     let url = DatabaseUrl::parse(&text).map_err(|error| format!("names a file without a database's URL: {error}"))?;
     Ok(Some(url))
+}
+
+fn dns_server(text: &str) -> Result<Option<SocketAddr>, String> {
+    const SHAPE: &str =
+        "it must be an IP address, with a port where that is not 53, such as 10.96.0.10 or 127.0.0.1:5353";
+    match resolver::server_address(text) {
+        None if text.is_empty() => Ok(None),
+        None => Err(format!("is {text:?}; {SHAPE}")),
+        Some(address) if resolver::is_reachable(address.ip()) => Ok(Some(address)),
+        Some(_) => Err(format!("is {text:?}; WasmEdge's sockets reach IPv4 only, so {SHAPE}")),
+    }
 }
 
 fn folder(text: &str) -> Result<PathBuf, String> {
@@ -410,6 +424,13 @@ mod tests {
         for text in ["", "10", "0s", "25h", "1 fortnight", "-5s"] {
             assert!(timeout(text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_name_server_is_an_address() {
+        assert_eq!(dns_server("").unwrap(), None);
+        assert_eq!(dns_server("10.96.0.10").unwrap(), Some("10.96.0.10:53".parse().unwrap()));
+        assert!(dns_server("dns.example.org").unwrap_err().contains("IP address"));
     }
 
     #[test]

@@ -15,9 +15,11 @@
 )]
 
 pub mod config;
+mod grants;
 pub mod handlers;
 pub mod json;
 pub mod problem;
+pub mod resolver;
 pub mod routes;
 pub mod server;
 pub mod store;

@@ -43,6 +43,7 @@ macro_rules! on_server {
 mod bodies;
 mod database;
 mod development;
+mod dns;
 mod embedded;
 mod http;
 mod lifecycle;

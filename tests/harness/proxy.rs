@@ -118,7 +118,15 @@ struct Fault {
 impl Proxy {
     /// A proxy to an address, on a free port of the loopback.
     pub fn to(target: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::on(([127, 0, 0, 1], 0).into(), target)
+    }
+
+    /// A proxy to an address, on another one.
+    ///
+    /// # Panics
+    /// If that is taken.
+    pub fn on(address: SocketAddr, target: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let state = State { targets: vec![target], listening: true, ..State::default() };
         let shared = Arc::new(Shared { state: state.into(), changed: Condvar::new() });

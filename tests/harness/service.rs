@@ -38,6 +38,7 @@ pub struct Builder {
     runtime: Runtime,
     folder: Option<PathBuf>,
     mount: &'static str,
+    grants: Vec<String>,
     environment: Vec<(String, String)>,
     arguments: Vec<String>,
     shell: Vec<String>,
@@ -85,6 +86,12 @@ impl Builder {
         self
     }
 
+    /// Grants the guest another folder by another name, such as `/etc`; it cannot write there.
+    pub fn grant(mut self, name: &str, folder: &Path) -> Self {
+        self.grants.push(format!("{name}:{}:readonly", folder.display()));
+        self
+    }
+
     /// Runs a shell command in the process before it becomes the service, such as `ulimit -n 64`.
     pub fn shell(mut self, command: &str) -> Self {
         self.shell.push(command.into());
@@ -123,7 +130,9 @@ impl Builder {
     fn guest(&self, wasmedge: &Path, options: &[&str], module: &Path) -> Vec<String> {
         let mut line = vec![wasmedge.display().to_string()];
         line.extend(options.iter().map(ToString::to_string));
-        line.extend(["--dir".into(), self.mount.into()]);
+        for folder in std::iter::once(self.mount).chain(self.grants.iter().map(String::as_str)) {
+            line.extend(["--dir".into(), folder.into()]);
+        }
         for (name, value) in &self.environment {
             line.extend(["--env".into(), format!("{name}={value}")]);
         }
@@ -214,6 +223,7 @@ impl Service {
             runtime,
             folder: None,
             mount: ".",
+            grants: Vec::new(),
             environment: vec![("LISTEN_ADDR".into(), "127.0.0.1:0".into())],
             arguments: Vec::new(),
             shell: Vec::new(),

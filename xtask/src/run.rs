@@ -22,7 +22,7 @@ use crate::{aot, files, module};
 
 /// Settings of the service that it gets from our environment: it sees none but those it is given.
 /// Where it listens is said by --listen.
-const FORWARDED: [&str; 17] = [
+const FORWARDED: [&str; 18] = [
     "DATABASE_URL",
     "DATABASE_URL_FILE",
     "DATABASE_CA_FILE",
@@ -30,6 +30,7 @@ const FORWARDED: [&str; 17] = [
     "DATABASE_CLIENT_KEY_FILE",
     "DATABASE_TIMEOUT",
     "DATABASE_CONNECTIONS",
+    "DNS_SERVER",
     "DATA_DIR",
     "LOG_LEVEL",
     "LOG_FORMAT",

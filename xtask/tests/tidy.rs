@@ -21,8 +21,8 @@ fn hyper_only_in_the_server(path: &str, text: &str) -> Vec<String> {
 }
 
 fn tokio_only_at_the_edges(path: &str, text: &str) -> Vec<String> {
-    let edges = ["server.rs", "server/", "admin.rs", "main.rs", "lib.rs", "store/mysql/"];
-    let rule = "tokio only in server, admin.rs, main.rs, lib.rs and store/mysql";
+    let edges = ["server.rs", "server/", "admin.rs", "main.rs", "lib.rs", "resolver/", "store/mysql/"];
+    let rule = "tokio only in server, admin.rs, main.rs, lib.rs, resolver and store/mysql";
     unless(under(path, &edges), path, text, rule, |code| has_word(code, "tokio"))
 }
 

@@ -55,7 +55,8 @@ impl StoreConfig {
         match self {
             // The file, when it is opened anew.
             Self::Embedded(_) => 2,
-            Self::Mysql(config) => config.connections,
+            // A name is resolved before it is connected to, and with one file open at a time.
+            Self::Mysql(config) => config.connections + 1,
         }
     }
 }
@@ -107,7 +108,7 @@ pub enum Store {
     /// A file in the service's own folder.
     Embedded(Embedded),
     /// A database server.
-    Mysql(Mysql),
+    Mysql(Box<Mysql>),
 }
 
 impl Store {
@@ -118,7 +119,7 @@ impl Store {
     pub async fn open(config: &StoreConfig) -> Result<Self, OpenError> {
         match config {
             StoreConfig::Embedded(folder) => Self::open_embedded(folder),
-            StoreConfig::Mysql(config) => Ok(Self::Mysql(Mysql::open(config).await?)),
+            StoreConfig::Mysql(config) => Ok(Self::Mysql(Box::new(Mysql::open(config).await?))),
         }
     }
 

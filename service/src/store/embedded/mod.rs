@@ -5,7 +5,6 @@
 
 mod claim;
 mod file;
-mod grants;
 mod rehearsal;
 mod tables;
 
@@ -21,6 +20,7 @@ use claim::{Claim, ClaimError};
 use tables::Tables;
 
 use super::{Page, PageQuery, StoreError};
+use crate::grants;
 use crate::user::{NewUser, User, UserId, UserPatch, now};
 
 /// The store's file in its folder.

@@ -7,6 +7,7 @@ mod tls;
 mod url;
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -20,6 +21,7 @@ pub use tls::{Authorities, CertificateChain, Key, TlsConfig, read_authorities, r
 pub use url::DatabaseUrl;
 
 use super::{Page, PageQuery, StoreError};
+use crate::resolver::ResolveError;
 use crate::user::{NewUser, User, UserId, UserPatch};
 
 /// How often an operation is begun that others, or a closed connection, get in the way of.
@@ -30,6 +32,8 @@ const ATTEMPTS: u32 = 3;
 pub struct MysqlConfig {
     /// Where it is.
     pub url: DatabaseUrl,
+    /// The name server to ask for its name, whatever the system's files say.
+    pub dns_server: Option<SocketAddr>,
     /// How connections are secured; `None`: not at all.
     pub tls: Option<TlsConfig>,
     /// Connections at most.
@@ -68,6 +72,8 @@ enum Failure {
     Slow,
     #[error("a transaction was left open: {0}")]
     LeftOpen(mysql_async::Error),
+    #[error(transparent)]
+    Unresolved(#[from] ResolveError),
     #[error("the server is read-only")]
     ReadOnly,
     #[error("the schema is {found}, a later one than we know")]
@@ -112,6 +118,10 @@ impl Failure {
         match (self, self.code()) {
             (Self::Tls(refusal), _) => refusal.reason,
             (Self::TooNew { .. }, _) => "the database's schema is newer than this version of the service",
+            (Self::Unresolved(ResolveError::OnlyIpv6(_)), _) => {
+                "the database has only IPv6 addresses, and WasmEdge's sockets reach IPv4 only"
+            }
+            (Self::Unresolved(_), _) => "the database's name is not resolved",
             (Self::ReadOnly, _) | (_, Some(1290 | 1792 | 1836)) => "the database is read-only",
             (_, Some(1044 | 1045 | 1049 | 1142 | 1698)) => "the database denies access",
             (Self::Busy, _) | (_, Some(1040 | 1203 | 1226 | 1461)) => "the database has no room for more connections",
@@ -269,7 +279,8 @@ mod tests {
     async fn store(flavour: Flavour) -> (Store, Database) {
         let database = Database::start_of(flavour);
         let url = DatabaseUrl::parse(&database.url()).unwrap();
-        let config = MysqlConfig { url, tls: None, connections: 2, deadline: Duration::from_secs(20) };
+        let config =
+            MysqlConfig { url, dns_server: None, tls: None, connections: 2, deadline: Duration::from_secs(20) };
         (Store::open(&StoreConfig::Mysql(config)).await.unwrap(), database)
     }
 

@@ -5,6 +5,7 @@
 //! request was given up for as long as the server is silent. Here a connection comes back only from
 //! an operation that ended well; every other is dropped.
 
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::tls::Refusal;
 use super::{ATTEMPTS, Failure, MysqlConfig, TlsConfig};
+use crate::resolver::Resolver;
 
 /// Prepared statements that a connection keeps: more than there are, as one that falls out of the
 /// cache costs 44 ms (a message that has no answer, then Nagle's algorithm).
@@ -52,6 +54,9 @@ fn session(deadline: Duration) -> Vec<String> {
 /// See the module.
 #[derive(Debug)]
 pub struct Pool {
+    /// A name or an address.
+    host: String,
+    resolver: Resolver,
     options: Opts,
     tls: Option<TlsConfig>,
     places: Semaphore,
@@ -71,9 +76,8 @@ pub struct Lease<'p> {
 impl Pool {
     /// A pool without connections yet.
     pub fn new(config: &MysqlConfig) -> Self {
-        let MysqlConfig { url, tls, connections, deadline } = config.clone();
+        let MysqlConfig { url, dns_server, tls, connections, deadline } = config.clone();
         let options = OptsBuilder::default()
-            .ip_or_hostname(url.host)
             .tcp_port(url.port)
             .user(Some(url.user))
             .pass(Some(url.password))
@@ -85,13 +89,20 @@ impl Pool {
             .prefer_socket(Some(false))
             .ssl_opts(tls.is_some().then(SslOpts::default))
             .stmt_cache_size(Some(STATEMENTS));
-        Self { options: options.into(), tls, places: Semaphore::new(connections), idle: Mutex::default() }
+        Self {
+            host: url.host,
+            resolver: Resolver::new(dns_server),
+            options: options.into(),
+            tls,
+            places: Semaphore::new(connections),
+            idle: Mutex::default(),
+        }
     }
 
     /// A connection, perhaps one that the server has closed meanwhile.
     ///
     /// # Errors
-    /// `Busy` or `Slow` when it takes too long; what the server says.
+    /// `Busy` or `Slow` when it takes too long, `Unresolved`, `Tls`; what the server says.
     pub async fn lease(&self, until: Instant) -> Result<Lease<'_>, Failure> {
         let place = timeout_at(until, self.places.acquire()).await;
         let place = place.ok().and_then(Result::ok).ok_or(Failure::Busy)?;
@@ -127,13 +138,30 @@ impl Pool {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
+    /// A connection to the first of the host's addresses that gives one. They are looked up each time:
+    /// after a failover the name has another address. Every attempt has an equal share of what time
+    /// is left, so that one to an address where nobody answers leaves some for the next.
     async fn connect(&self, until: Instant) -> Result<Conn, Failure> {
-        let connecting = Conn::new(self.options.clone());
+        let addresses = self.resolver.resolve(&self.host, until).await?;
+        let mut failure = Failure::Slow;
+        for (address, left) in addresses.iter().zip((1..=addresses.len() as u32).rev()) {
+            let share = until.saturating_duration_since(Instant::now()) / left;
+            match timeout(share, self.connect_to(*address)).await.unwrap_or(Err(Failure::Slow)) {
+                Ok(connection) => return Ok(connection),
+                // What a server says is worth more than that another one is away.
+                Err(error) if failure.ends_the_connection() => failure = error,
+                Err(_) => {}
+            }
+        }
+        Err(failure)
+    }
+
+    async fn connect_to(&self, address: IpAddr) -> Result<Conn, Failure> {
+        let options = OptsBuilder::from_opts(self.options.clone()).ip_or_hostname(address.to_string());
         let connected = match &self.tls {
-            Some(tls) => timeout_at(until, tls.scope(connecting)).await,
-            None => timeout_at(until, connecting).await,
+            Some(tls) => tls.scope(Conn::new(options)).await,
+            None => Conn::new(options).await,
         };
-        let connected = connected.map_err(|_| Failure::Slow)?;
         connected.map_err(|error| Refusal::of(&error).map_or_else(|| error.into(), Failure::Tls))
     }
 }

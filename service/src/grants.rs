@@ -3,11 +3,16 @@
 use std::path::Path;
 
 /// Whether an absolute path lies in a granted folder. WasmEdge looks an absolute path that does
-/// not up below `.`, so that data would land, and later be missed, in another place.
+/// not up below `.`, so that another file than the one that was meant would be used.
 #[cfg(target_os = "wasi")]
 pub fn cover(path: &Path) -> bool {
-    // WasmEdge names the folders without their first slash.
-    path.strip_prefix("/").is_ok_and(|path| granted().any(|folder| path.starts_with(folder)))
+    path.is_absolute() && granted().any(|folder| below_root(path).starts_with(below_root(&folder)))
+}
+
+/// WasmEdge names the folders without their first slash, except `/` itself.
+#[cfg(target_os = "wasi")]
+fn below_root(path: &Path) -> &Path {
+    path.strip_prefix("/").unwrap_or(path)
 }
 
 /// A native process may use any folder that the system lets it.
