@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use harness::{Authority, Builder, Database, Flavour, Identity, Validity};
+use harness::{Authority, Builder, Database, Dns, Flavour, Identity, Validity};
 use tempfile::TempDir;
 
 use crate::mysql::{assert_unavailable, at, ready};
@@ -77,6 +77,21 @@ fn users_are_kept_through_tls_by_name_and_by_address(flavour: Flavour) {
         users::a_user_lives_and_dies(&service);
         assert!(service.stdout().contains("by TLS"), "{}", service.stdout());
     }
+}
+
+/// The driver is told an address, and verifies what it is told; the name is what counts.
+#[test]
+fn a_certificate_is_for_the_name_whatever_address_that_has() {
+    let secured = Secured::start();
+    let dns = Dns::start();
+    // Nothing listens at the first.
+    dns.addresses("db.usher.test", &["127.0.0.3", "127.0.0.1"]);
+    let url = secured.database.url().replace("127.0.0.1", "db.usher.test");
+    let service = secured.at(&url).env("DATABASE_CA_FILE", "ca.pem").env("DNS_SERVER", dns.address()).start();
+    // Its certificate is for the address.
+    assert_unavailable(&service, "for another host", || service.get("/readyz"));
+    secured.present(&secured.authority.sign(&["db.usher.test"]));
+    ready(&service);
 }
 
 #[test]
