@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::{self, Write};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -294,20 +294,25 @@ fn database_tls<'a>(url: &DatabaseUrl, value: &dyn Fn(&str) -> &'a str) -> Resul
 }
 
 fn database_ca_file(path: &str) -> Result<Option<Authorities>, String> {
-    given(path).map(mysql::read_authorities).transpose()
+    file(path)?.as_deref().map(mysql::read_authorities).transpose()
 }
 
 fn database_client_cert_file(path: &str) -> Result<Option<CertificateChain>, String> {
-    given(path).map(mysql::read_chain).transpose()
+    file(path)?.as_deref().map(mysql::read_chain).transpose()
 }
 
 fn database_client_key_file(path: &str) -> Result<Option<Key>, String> {
-    given(path).map(mysql::read_key).transpose()
+    file(path)?.as_deref().map(mysql::read_key).transpose()
 }
 
-/// A path, unless it is not set.
-fn given(path: &str) -> Option<&Path> {
-    Some(path).filter(|path| !path.is_empty()).map(Path::new)
+/// What a file has in it, unless none is named.
+fn file(path: &str) -> Result<Option<Vec<u8>>, String> {
+    if path.is_empty() {
+        return Ok(None);
+    }
+    let hint = "is its folder granted (wasmedge --dir)?";
+    let bytes = std::fs::read(path).map_err(|error| format!("names a file that cannot be read: {error}; {hint}"))?;
+    Ok(Some(bytes))
 }
 
 fn database_url(text: &str) -> Result<Option<DatabaseUrl>, String> {
@@ -318,10 +323,8 @@ fn database_url(text: &str) -> Result<Option<DatabaseUrl>, String> {
 }
 
 fn database_url_file(path: &str) -> Result<Option<DatabaseUrl>, String> {
-    if path.is_empty() {
-        return Ok(None);
-    }
-    let text = std::fs::read_to_string(path).map_err(|error| format!("names a file that cannot be read: {error}"))?;
+    let Some(bytes) = file(path)? else { return Ok(None) };
+    let text = String::from_utf8(bytes).map_err(|_| "names a file that is not UTF-8".to_owned())?;
     let url = DatabaseUrl::parse(&text).map_err(|error| format!("names a file without a database's URL: {error}"))?;
     Ok(Some(url))
 }
@@ -424,6 +427,12 @@ mod tests {
         for text in ["", "10", "0s", "25h", "1 fortnight", "-5s"] {
             assert!(timeout(text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named_with_the_likely_reason() {
+        let error = database_ca_file("/no/such/ca.pem").err().unwrap();
+        assert!(error.contains("cannot be read") && error.contains("--dir"), "{error}");
     }
 
     #[test]

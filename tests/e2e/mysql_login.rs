@@ -1,9 +1,9 @@
 //! `caching_sha2_password`, MySQL's way to authenticate: whom the server has not seen since it was
 //! started has to show the password itself, inside TLS or encrypted with a key that the server gives.
 
-use harness::{Database, Flavour, eventually};
+use harness::{Database, Flavour};
 
-use crate::mysql::{at, post};
+use crate::mysql::{at, post, ready};
 
 const DENIED: &str = "denies access";
 
@@ -36,7 +36,7 @@ fn a_password_is_shown_to_a_server_that_does_not_know_it_yet() {
             database.close_connections();
         }
         assert!(!database.knows_app());
-        eventually("the service is ready", || (service.get("/readyz").status == 200).then_some(()));
+        ready(&service);
         assert_eq!(post(&service, &format!("u{number}@x.org")).status, 201);
         assert!(database.knows_app());
     }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::thread;
 
@@ -81,11 +81,6 @@ impl Database {
     /// A server with its defaults.
     pub fn start_of(flavour: Flavour) -> Self {
         Self::builder_of(flavour).start()
-    }
-
-    /// A file that the server made in its data folder, such as its certificate authority's `ca.pem`.
-    pub fn data_file(&self, name: &str) -> PathBuf {
-        self.folder.path().join("data").join(name)
     }
 
     /// Where it serves.

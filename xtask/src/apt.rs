@@ -112,8 +112,19 @@ impl PrivateApt {
         Ok(())
     }
 
+    /// Unpacks a release of something, dependencies included, from the first suite that has it, and
+    /// gives the folder: below `staging`, as is all that this needs.
+    pub fn unpack_release(wanted: &Release, staging: &Path) -> Result<PathBuf> {
+        let unpacked = staging.join("unpacked");
+        files::make_folder(&unpacked)?;
+        let apt = Self::new(staging.join("apt"))?;
+        apt.use_suite_with(wanted)?;
+        apt.unpack(&wanted.packages, &[], &unpacked)?;
+        Ok(unpacked)
+    }
+
     /// Reads the lists of the first suite that has what is wanted.
-    pub fn use_suite_with(&self, wanted: &Release) -> Result<()> {
+    fn use_suite_with(&self, wanted: &Release) -> Result<()> {
         let package = wanted.packages.first().context("no package is wanted")?;
         let mut seen = Vec::new();
         for suite in &wanted.suites {

@@ -12,12 +12,7 @@ use crate::versions::Release;
 
 /// Makes the folder `made` from Debian's packages, using `staging` for what is needed meanwhile.
 pub fn make(wanted: &Release, staging: &Path, made: &Path) -> Result<()> {
-    let unpacked = staging.join("unpacked");
-    files::make_folder(&unpacked)?;
-    let apt = PrivateApt::new(staging.join("apt"))?;
-    apt.use_suite_with(wanted)?;
-    apt.unpack(&wanted.packages, &[], &unpacked)?;
-    arrange(&unpacked, made)
+    arrange(&PrivateApt::unpack_release(wanted, staging)?, made)
 }
 
 /// Lays the unpacked packages out in the official installer's shape.

@@ -30,12 +30,7 @@ pub fn provide(paths: &Paths, wanted: &Release) -> Result<()> {
 }
 
 fn make(wanted: &Release, staging: &Path, made: &Path) -> Result<()> {
-    let unpacked = staging.join("unpacked");
-    files::make_folder(&unpacked)?;
-    let apt = PrivateApt::new(staging.join("apt"))?;
-    apt.use_suite_with(wanted)?;
-    apt.unpack(&wanted.packages, &[], &unpacked)?;
-    arrange(&unpacked, made)?;
+    arrange(&PrivateApt::unpack_release(wanted, staging)?, made)?;
     make_seed(staging, made)
 }
 

@@ -79,7 +79,7 @@ enum Failure {
     #[error("the schema is {found}, a later one than we know")]
     TooNew { found: u32 },
     #[error(transparent)]
-    Tls(#[from] Refusal),
+    Tls(Refusal),
     #[error(transparent)]
     Server(#[from] mysql_async::Error),
 }

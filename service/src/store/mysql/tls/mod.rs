@@ -7,7 +7,7 @@ mod verifier;
 
 use std::sync::Arc;
 
-use rustls::crypto::ring;
+use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ConfigBuilder, WantsVerifier};
 use tokio_rustls::Tls;
@@ -34,8 +34,9 @@ impl TlsConfig {
     ) -> Result<Self, String> {
         let server = ServerName::try_from(host.to_owned())
             .map_err(|_| format!("DATABASE_URL has the host {host:?}, which no certificate can be for"))?;
-        let trusted = Verifier::new(authorities.unwrap_or_else(Authorities::public))?;
-        let builder = versions()?.dangerous().with_custom_certificate_verifier(Arc::new(trusted));
+        let provider = Arc::new(ring::default_provider());
+        let trusted = Verifier::new(authorities.unwrap_or_else(Authorities::public), provider.clone())?;
+        let builder = versions(provider)?.dangerous().with_custom_certificate_verifier(Arc::new(trusted));
         let config = match identity {
             None => builder.with_no_client_auth(),
             Some((CertificateChain(chain), Key(key))) => {
@@ -54,7 +55,7 @@ impl TlsConfig {
 }
 
 /// TLS 1.2 and 1.3.
-fn versions() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, String> {
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+fn versions(provider: Arc<CryptoProvider>) -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, String> {
+    let builder = ClientConfig::builder_with_provider(provider);
     builder.with_safe_default_protocol_versions().map_err(|cause| cause.to_string())
 }

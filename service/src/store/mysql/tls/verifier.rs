@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::ring;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, SignatureScheme};
 
@@ -16,12 +16,12 @@ use super::refusal::Refusal;
 pub struct Verifier(Arc<WebPkiServerVerifier>);
 
 impl Verifier {
-    /// Trusts these alone.
+    /// Trusts these alone, and verifies with the cryptography of `provider`.
     ///
     /// # Errors
     /// If there are none.
-    pub fn new(Authorities(roots): Authorities) -> Result<Self, String> {
-        let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::new(ring::default_provider()));
+    pub fn new(Authorities(roots): Authorities, provider: Arc<CryptoProvider>) -> Result<Self, String> {
+        let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
         builder.build().map(Self).map_err(|cause| cause.to_string())
     }
 }
