@@ -22,7 +22,6 @@ mod bundle;
 mod cargo;
 mod clang;
 mod database;
-mod files;
 mod links;
 mod mariadb;
 mod module;
@@ -44,6 +43,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use aot_cache::files;
 use clap::{Parser, Subcommand};
 
 use crate::paths::Paths;

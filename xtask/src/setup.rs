@@ -34,7 +34,7 @@ pub fn setup(paths: &Paths) -> Result<()> {
 /// nothing left to do.
 pub fn lock(paths: &Paths) -> Result<File> {
     files::make_folder(&paths.tools())?;
-    files::lock(&paths.tools().join("lock"), "another set-up is running, waiting …")
+    files::lock(&paths.tools().join("lock"), || eprintln!("another set-up is running, waiting …"))
 }
 
 fn complete(paths: &Paths, versions: &Versions) -> Result<bool> {

@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 /// The start of every temporary name, so that leftovers of a killed run can be recognised.
-const STAGING_PREFIX: &str = ".staging-";
+const STAGING_PREFIX: &str = ".usher-staging-";
 
 /// Writes a file so that a reader sees the old content or the new, never a part.
 pub fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
@@ -74,16 +74,17 @@ pub fn entries(folder: &Path) -> Result<Vec<fs::DirEntry>> {
     fs::read_dir(folder).and_then(Iterator::collect).with_context(|| format!("cannot list {}", folder.display()))
 }
 
-/// Takes the lock file at `path`, saying `waiting` when another process has it.
+/// Takes the lock file at `path`, calling `waiting` when another process has it.
 ///
 /// The kernel gives the lock back when the returned file is dropped, or with the process.
-pub fn lock(path: &Path, waiting: &str) -> Result<File> {
+pub fn lock(path: &Path, waiting: impl FnOnce()) -> Result<File> {
     let context = || format!("cannot lock {}", path.display());
-    let file = File::create(path).with_context(context)?;
+    // Not truncated: in a folder that somebody chose, the file may be somebody else's.
+    let file = File::options().write(true).create(true).truncate(false).open(path).with_context(context)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            eprintln!("{waiting}");
+            waiting();
             file.lock().with_context(context)?;
         }
         Err(TryLockError::Error(error)) => return Err(error).with_context(context),
@@ -129,7 +130,7 @@ mod tests {
     fn a_lock_excludes_and_is_given_back() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
-        let held = lock(&path, "").unwrap();
+        let held = lock(&path, || panic!("nobody has it")).unwrap();
         assert!(File::open(&path).unwrap().try_lock().is_err());
         drop(held);
         assert!(File::open(&path).unwrap().try_lock().is_ok());

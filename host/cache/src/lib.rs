@@ -1,0 +1,20 @@
+//! Modules compiled ahead of time, kept between runs by everything that their code depends on.
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        reason = "a panic is how a test fails"
+    )
+)]
+
+mod cache;
+mod entry;
+pub mod files;
+mod folder;
+mod key;
+
+pub use cache::{Cache, Compiled, MAX_BYTES, MAX_ENTRIES};
+pub use key::{Cpu, Key};
