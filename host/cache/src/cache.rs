@@ -93,7 +93,10 @@ impl Cache {
         let staged = self.usable(self.stage())?;
         if let Err(error) = compile(staged.path()) {
             // A compiler may say anything when it cannot write.
-            return self.usable(folder::check_space(&self.folder)).and(Err(error));
+            return match folder::check_space(&self.folder) {
+                Ok(()) => Err(error),
+                Err(full) => self.usable(Err(error.context(full))),
+            };
         }
         self.usable(entry.put(staged.path()))?;
         self.usable(self.prune(entry.code()))?;

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use anyhow::{Context, Result, ensure};
 
 use crate::files;
-use crate::key::Key;
+use crate::key::{self, Key};
 
 /// The extension of an entry's code.
 pub const CODE: &str = "so";
@@ -34,8 +34,8 @@ impl<'a> Entry<'a> {
 
     /// A damaged entry, or another's, would be run as native code, so it counts as absent.
     pub fn is_whole(&self) -> bool {
-        match (fs::read(&self.code), fs::read_to_string(self.record())) {
-            (Ok(code), Ok(record)) => self.key.record(&code) == record,
+        match (fs::read_to_string(self.record()), key::digest_of(&self.code)) {
+            (Ok(record), Ok(code)) => record == self.key.record(&code),
             _ => false,
         }
     }
@@ -44,7 +44,7 @@ impl<'a> Entry<'a> {
     pub fn put(&self, compiled: &Path) -> Result<()> {
         let code = fs::read(compiled).with_context(|| format!("cannot read {}", compiled.display()))?;
         ensure!(!code.is_empty(), "the compiler wrote nothing");
-        files::write_atomically(&self.record(), self.key.record(&code).as_bytes())?;
+        files::write_atomically(&self.record(), self.key.record(&key::digest(&code)).as_bytes())?;
         files::write_atomically(&self.code, &code)
     }
 

@@ -2,7 +2,9 @@
 
 use std::env::consts::ARCH;
 use std::fmt::{self, Display, Formatter};
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
@@ -36,11 +38,11 @@ impl Key {
         hex(&hash.finalize())
     }
 
-    /// The parts and the code's own digest, for people and to be compared as a whole: quoted, so that
+    /// The parts and the digest of the code, for people and to be compared as a whole: quoted, so that
     /// no part can pass for another.
-    pub(crate) fn record(&self, code: &[u8]) -> String {
+    pub(crate) fn record(&self, code: &str) -> String {
         let Self { module, wasmedge, options, cpu } = self;
-        format!("module {module}\nwasmedge {wasmedge:?}\noptions {options:?}\ncpu {cpu:?}\ncode {}\n", digest(code))
+        format!("module {module}\nwasmedge {wasmedge:?}\noptions {options:?}\ncpu {cpu:?}\ncode {code}\n")
     }
 }
 
@@ -77,8 +79,22 @@ fn model_in(cpuinfo: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-fn digest(bytes: &[u8]) -> String {
+/// The digest of bytes, in hexadecimal digits.
+pub(crate) fn digest(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
+}
+
+/// The digest of a file, read piece by piece: memory for all of it would take as long as the hash.
+pub(crate) fn digest_of(file: &Path) -> io::Result<String> {
+    let mut file = File::open(file)?;
+    let mut hash = Sha256::new();
+    let mut piece = vec![0; 256 << 10];
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok(hex(&hash.finalize())),
+            length => hash.update(piece.get(..length).unwrap_or_default()),
+        }
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -107,9 +123,9 @@ mod tests {
         assert_eq!(base.name().len(), 64);
         for other in others {
             assert_ne!(base.name(), other.name(), "{other:?}");
-            assert_ne!(base.record(b"code"), other.record(b"code"), "{other:?}");
+            assert_ne!(base.record("code"), other.record("code"), "{other:?}");
         }
-        assert_ne!(base.record(b"code"), base.record(b"codf"));
+        assert_ne!(base.record("code"), base.record("codf"));
     }
 
     #[test]
@@ -119,7 +135,7 @@ mod tests {
         assert_ne!(one.name(), other.name());
         let forged = Key::new(b"", "a\"\noptions \"b", "c", &Cpu::Generic);
         let plain = Key::new(b"", "a", "b", &Cpu::Generic);
-        assert!(!forged.record(b"").starts_with(plain.record(b"").split("cpu").next().unwrap()));
+        assert!(!forged.record("").starts_with(plain.record("").split("cpu").next().unwrap()));
     }
 
     #[test]
@@ -127,9 +143,19 @@ mod tests {
         let key = Key::new(b"", "0.17.1", "-O3", &like("model name\t: X"));
         let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         let wanted = format!(
-            "module {empty}\nwasmedge \"0.17.1\"\noptions \"-O3\"\ncpu \"{ARCH}\\nmodel name\\t: X\"\ncode {empty}\n"
+            "module {empty}\nwasmedge \"0.17.1\"\noptions \"-O3\"\ncpu \"{ARCH}\\nmodel name\\t: X\"\ncode 00ff\n"
         );
-        assert_eq!(key.record(b""), wanted);
+        assert_eq!(key.record("00ff"), wanted);
+    }
+
+    #[test]
+    fn a_files_digest_is_that_of_its_bytes() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for length in [0, 1, (256 << 10) - 1, 256 << 10, 700_000] {
+            let bytes: Vec<u8> = (0..length).map(|n: usize| n as u8).collect();
+            fs::write(file.path(), &bytes).unwrap();
+            assert_eq!(digest_of(file.path()).unwrap(), digest(&bytes));
+        }
     }
 
     #[test]
