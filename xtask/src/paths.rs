@@ -46,6 +46,11 @@ impl Paths {
         self.wasmedge().join("bin/wasmedge")
     }
 
+    /// A library that stands in for the LLVM that WasmEdge is linked with, where there is one.
+    pub fn standin(&self) -> PathBuf {
+        self.wasmedge().join("standin")
+    }
+
     /// The oldest WasmEdge that the module has to run on, for tests; in the same shape.
     pub fn oldest_wasmedge(&self) -> PathBuf {
         self.tools().join("wasmedge-oldest")

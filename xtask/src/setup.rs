@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use crate::paths::Paths;
 use crate::process::{capture, find_on_path};
 use crate::versions::Versions;
-use crate::{clang, files, progress, system, wasmedge};
+use crate::{clang, files, progress, standin, system, wasmedge};
 
 /// Brings the machine to where it can build and run the service; quick when it is there already.
 pub fn setup(paths: &Paths) -> Result<()> {
@@ -27,6 +27,9 @@ pub fn setup(paths: &Paths) -> Result<()> {
     if !wasmedge::ready(paths, &versions.wasmedge) {
         wasmedge::install(paths, &versions.wasmedge)?;
     }
+    if !standin::ready(paths) {
+        standin::make(paths)?;
+    }
     Ok(())
 }
 
@@ -38,7 +41,10 @@ pub fn lock(paths: &Paths) -> Result<File> {
 }
 
 fn complete(paths: &Paths, versions: &Versions) -> Result<bool> {
-    Ok(has_target(&versions.rust.target)? && clang::present()? && wasmedge::ready(paths, &versions.wasmedge))
+    Ok(has_target(&versions.rust.target)?
+        && clang::present()?
+        && wasmedge::ready(paths, &versions.wasmedge)
+        && standin::ready(paths))
 }
 
 fn has_target(target: &str) -> Result<bool> {
