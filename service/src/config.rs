@@ -26,15 +26,22 @@ struct Setting {
 
 macro_rules! settings {
     ($($name:literal $default:literal $parse:ident $help:literal;)*) => {
-        &[$(Setting { name: $name, default: $default, help: $help, check: |text| $parse(text).map(drop) }),*]
+        /// Every setting there is.
+        const SETTINGS: &[Setting] =
+            &[$(Setting { name: $name, default: $default, help: $help, check: |text| $parse(text).map(drop) }),*];
+
+        /// The names of all settings, one a line.
+        pub const SETTING_NAMES: &str = concat!($($name, "\n"),*);
     };
 }
 
-/// Every setting there is. No name may look like the variables that Kubernetes adds for services
-/// (`…_PORT`, `…_SERVICE_HOST`): a test holds that.
-const SETTINGS: &[Setting] = settings! {
+// No name may look like the variables that Kubernetes adds for services (`…_PORT`,
+// `…_SERVICE_HOST`): a test holds that.
+settings! {
     "LISTEN_ADDR" "127.0.0.1:8080" listen_address "address and port to serve on; port 0 takes a free one";
     "LISTEN_STDIN" "0" switch "1: serve on the listening socket that is standard input, whatever LISTEN_ADDR says";
+    "ADMIN_ADDR" "" admin_address "address and port to serve the control routes on; port 0 takes a free one; empty: none";
+    "ADMIN_STDOUT" "0" switch "1: serve the control routes on the listening socket that is standard output";
     "DATABASE_URL" "" database_url "keep users in MySQL: mysql://USER:PASSWORD@HOST:PORT/DATABASE, percent-encoded";
     "DATABASE_URL_FILE" "" database_url_file "a file that has the DATABASE_URL, such as a mounted secret";
     "DATABASE_CA_FILE" "" database_ca_file "the only certificate authorities trusted to sign the database's certificate (PEM)";
@@ -53,7 +60,7 @@ const SETTINGS: &[Setting] = settings! {
     "WRITE_TIMEOUT" "30s" timeout "time to take an answer";
     "IDLE_TIMEOUT" "60s" timeout "time a connection may be silent before a request";
     "DRAIN_TIMEOUT" "10s" timeout "time to finish what is in flight when the service stops";
-};
+}
 
 /// Most connections at once, whatever the descriptor limit: each may hold a body and two buffers,
 /// so that this bounds memory.
@@ -105,8 +112,17 @@ impl Command {
 pub enum Listen {
     /// An address to bind.
     Address(SocketAddr),
-    /// The listening socket that is standard input.
-    Stdin,
+    /// The listening socket that is a standard stream.
+    Stream(Stream),
+}
+
+/// A standard stream of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard input.
+    Input,
+    /// Standard output.
+    Output,
 }
 
 /// How the log is written.
@@ -140,6 +156,8 @@ pub struct Limits {
 pub struct Config {
     /// Where to serve.
     pub listen: Listen,
+    /// Where to serve the control routes, if anywhere.
+    pub control: Option<Listen>,
     /// Where users are kept.
     pub store: StoreConfig,
     /// What is logged.
@@ -202,11 +220,12 @@ impl Config {
 
     fn build<'a>(value: &dyn Fn(&str) -> &'a str) -> Result<Self, String> {
         let listen = match switch(value("LISTEN_STDIN"))? {
-            true => Listen::Stdin,
+            true => Listen::Stream(Stream::Input),
             false => Listen::Address(listen_address(value("LISTEN_ADDR"))?),
         };
         Ok(Self {
             listen,
+            control: control(value)?,
             store: store(value)?,
             log_level: log_level(value("LOG_LEVEL"))?,
             log_format: log_format(value("LOG_FORMAT"))?,
@@ -245,6 +264,19 @@ fn listen_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
         format!("is {text:?}; it must be an IP address and a port, such as 127.0.0.1:8080, 0.0.0.0:80 or [::1]:0")
     })
+}
+
+fn admin_address(text: &str) -> Result<Option<SocketAddr>, String> {
+    if text.is_empty() { Ok(None) } else { listen_address(text).map(Some) }
+}
+
+fn control<'a>(value: &dyn Fn(&str) -> &'a str) -> Result<Option<Listen>, String> {
+    match (admin_address(value("ADMIN_ADDR"))?, switch(value("ADMIN_STDOUT"))?) {
+        (Some(_), true) => Err("ADMIN_ADDR and ADMIN_STDOUT are both set; set one".to_owned()),
+        (Some(address), false) => Ok(Some(Listen::Address(address))),
+        (None, true) => Ok(Some(Listen::Stream(Stream::Output))),
+        (None, false) => Ok(None),
+    }
 }
 
 fn switch(text: &str) -> Result<bool, String> {
@@ -427,6 +459,23 @@ mod tests {
         for text in ["", "10", "0s", "25h", "1 fortnight", "-5s"] {
             assert!(timeout(text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn control_routes_are_served_where_they_are_asked_for_and_in_one_place() {
+        assert_eq!(read(&[]).unwrap().control, None);
+        let address = "127.0.0.1:0".parse().unwrap();
+        assert_eq!(read(&[("ADMIN_ADDR", "127.0.0.1:0")]).unwrap().control, Some(Listen::Address(address)));
+        assert_eq!(read(&[("ADMIN_STDOUT", "1")]).unwrap().control, Some(Listen::Stream(Stream::Output)));
+        let error = read(&[("ADMIN_ADDR", "127.0.0.1:0"), ("ADMIN_STDOUT", "1")]).unwrap_err().to_string();
+        assert!(error.contains("ADMIN_ADDR") && error.contains("ADMIN_STDOUT"), "{error}");
+    }
+
+    #[test]
+    fn the_names_of_the_settings_are_lines() {
+        let names: Vec<&str> = SETTINGS.iter().map(|setting| setting.name).collect();
+        assert_eq!(SETTING_NAMES.lines().collect::<Vec<_>>(), names);
+        assert!(SETTING_NAMES.ends_with('\n'));
     }
 
     #[test]

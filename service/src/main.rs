@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use service::App;
-use service::config::{self, Command, Config};
-use service::server::{self, Listener, runtime};
+use service::config::{self, Command, Config, Listen, Stream};
+use service::server::{self, ListenError, Listener, runtime};
 use service::store::Store;
 use service::telemetry;
 
@@ -40,11 +40,27 @@ fn serve() -> ExitCode {
 async fn run(config: Config) -> Result<(), String> {
     telemetry::init(&config);
     let store = Store::open(&config.store).await.map_err(|error| error.to_string())?;
-    let listener = Listener::open(config.listen, config.connections, config.store.descriptors());
-    let listener = listener.map_err(|error| error.to_string())?;
-    say(format_args!("listening on http://{} (store: {})", listener.address(), config.store));
-    server::serve(listener, Arc::new(App::new(store, config.limits)), server::stop_signal()).await;
+    let (public, control) = listen(&config).map_err(|error| error.to_string())?;
+    announce(&config, &public, control.as_ref());
+    server::serve(public, control, Arc::new(App::new(store, &config)), server::stop_signal()).await;
     Ok(())
+}
+
+fn listen(config: &Config) -> Result<(Listener, Option<Listener>), ListenError> {
+    let control = config.control.map(Listener::open_control).transpose()?;
+    let others = config.store.descriptors() + control.as_ref().map_or(0, Listener::capacity);
+    Ok((Listener::open(config.listen, config.connections, others)?, control))
+}
+
+/// Says where the service listens, unless standard output is one of the places.
+fn announce(config: &Config, public: &Listener, control: Option<&Listener>) {
+    if config.control == Some(Listen::Stream(Stream::Output)) {
+        return;
+    }
+    say(format_args!("listening on http://{} (store: {})", public.address(), config.store));
+    if let Some(control) = control {
+        say(format_args!("control on http://{}", control.address()));
+    }
 }
 
 /// Prints a line, unless nobody reads it: `println!` would panic then.

@@ -104,15 +104,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::config::Config;
-    use crate::store::Store;
+    use crate::Queued;
     use crate::store::suite::block_on;
-
-    /// An application over a new store, and the folder that it lives in.
-    fn app() -> (App, tempfile::TempDir) {
-        let folder = tempfile::tempdir().unwrap();
-        (App::new(Store::open_embedded(folder.path()).unwrap(), Config::unconfigured().limits), folder)
-    }
 
     fn ask(app: &App, method: &str, target: &str, body: &str) -> Response<Bytes> {
         let request = Request::builder().method(method).uri(target).header("content-type", "application/json");
@@ -132,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_user_can_be_created_read_replaced_patched_and_deleted() {
-        let (app, _folder) = app();
+        let (app, _folder) = App::over_a_new_store();
         let created = add(&app, 1, true);
         assert_eq!(value(&ask(&app, "GET", "/api/users/1", "")), created);
         let whole = r#"{"name":"b","email":"B@x.org","active":false}"#;
@@ -144,7 +137,7 @@ mod tests {
 
     #[test]
     fn the_link_to_the_next_page_keeps_filter_and_size() {
-        let (app, _folder) = app();
+        let (app, _folder) = App::over_a_new_store();
         (1..=5).for_each(|n| drop(add(&app, n, n % 2 == 1)));
         let first = ask(&app, "GET", "/api/users?active=true&page_size=2", "");
         let token = value(&first)["next_page_token"].as_str().unwrap().to_owned();
@@ -159,7 +152,7 @@ mod tests {
 
     #[test]
     fn every_path_answers_every_method_it_does_not_have_with_those_it_has() {
-        let (app, _folder) = app();
+        let (app, _folder) = App::over_a_new_store();
         let methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"];
         for path in ["/api/users", "/api/users/1", "/api/health", "/livez", "/readyz"] {
             let allow = ask(&app, "OPTIONS", path, "").headers()[header::ALLOW].to_str().unwrap().to_owned();
@@ -174,7 +167,7 @@ mod tests {
 
     #[test]
     fn other_paths_are_not_found_by_any_method() {
-        let (app, _folder) = app();
+        let (app, _folder) = App::over_a_new_store();
         for path in ["/", "/api", "/api/users/", "/api/users/1/", "/api/users/1/x", "/API/users", "//livez"] {
             for method in ["GET", "POST", "OPTIONS"] {
                 assert_eq!(ask(&app, method, path, "{}").status(), StatusCode::NOT_FOUND, "{method} {path}");
@@ -184,9 +177,9 @@ mod tests {
 
     #[test]
     fn readiness_follows_draining_and_liveness_does_not() {
-        let (app, _folder) = app();
+        let (app, _folder) = App::over_a_new_store();
         assert_eq!(ask(&app, "GET", "/readyz", "").status(), StatusCode::OK);
-        app.start_draining();
+        app.drain(Queued::Take);
         let response = ask(&app, "GET", "/readyz", "");
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(value(&response)["type"], "urn:usher:problem:not-ready");

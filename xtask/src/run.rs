@@ -21,7 +21,7 @@ use crate::process::end_with_us;
 use crate::{aot, files, module};
 
 /// Settings of the service that it gets from our environment: it sees none but those it is given.
-/// Where it listens is said by --listen.
+/// Where it listens is said by --listen, and control is for hosts.
 const FORWARDED: [&str; 18] = [
     "DATABASE_URL",
     "DATABASE_URL_FILE",
@@ -252,11 +252,12 @@ mod tests {
     }
 
     #[test]
-    fn every_setting_but_where_to_listen_is_forwarded() {
+    fn every_setting_but_where_to_listen_and_control_is_forwarded() {
         let config = include_str!("../../service/src/config.rs");
-        let table = config.split("settings! {\n").nth(1).unwrap().split("};").next().unwrap();
+        let table = config.split("settings! {\n").nth(1).unwrap().split("\n}").next().unwrap();
         let names = table.lines().filter_map(|line| line.trim().strip_prefix('"')?.split('"').next());
-        let names: Vec<&str> = names.filter(|name| !name.starts_with("LISTEN_")).collect();
+        let names: Vec<&str> =
+            names.filter(|name| !["LISTEN_", "ADMIN_"].iter().any(|own| name.starts_with(own))).collect();
         assert_eq!(names, FORWARDED);
     }
 

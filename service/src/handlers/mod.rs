@@ -1,5 +1,6 @@
 //! One function per operation: decode, one call, encode.
 
+pub mod control;
 pub mod health;
 mod query;
 mod user_body;

@@ -22,12 +22,12 @@ pub enum CapacityError {
 }
 
 /// Connections at once: `wanted`, or as many as the descriptors that are free now allow, with
-/// `store_room` of them left to the store.
+/// `others` of them left to the store and to control.
 ///
 /// # Errors
 /// If there is no room for so many.
-pub fn connections(wanted: Option<usize>, store_room: usize) -> Result<usize, CapacityError> {
-    let reserved = store_room + PROBE_ROOM + SPARE;
+pub fn connections(wanted: Option<usize>, others: usize) -> Result<usize, CapacityError> {
+    let reserved = others + PROBE_ROOM + SPARE;
     let room = free_descriptors(CONNECTIONS_MAX + reserved).saturating_sub(reserved);
     match wanted {
         Some(wanted) if wanted > room => Err(CapacityError::TooMany { wanted, room }),

@@ -13,15 +13,15 @@ use hyper::server::conn::Http;
 use hyper::service::service_fn;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::exchange;
+use super::front::Front;
 use super::phase::{Phase, PhaseClock};
 use super::stream::WatchedStream;
-use crate::App;
 use crate::config::Limits;
 use crate::problem::{Kind, Problem};
+use crate::{App, Queued};
 
 /// Largest head of a request, in bytes, give or take what one read brings; beyond it is 431.
 /// hyper's buffers are no larger either.
@@ -44,15 +44,15 @@ enum End {
     Expired(Phase),
 }
 
-/// Serves a connection until either side ends it. `draining` tells when the service stops.
-pub async fn run(socket: TcpStream, app: Arc<App>, crowded: bool, draining: watch::Receiver<()>) {
+/// Serves a connection until either side ends it.
+pub async fn run(socket: TcpStream, app: Arc<App>, front: Front, crowded: bool) {
     let clock = Arc::new(PhaseClock::new());
-    let mut watchdog = Watchdog::new(Arc::clone(&clock), app.limits.clone(), crowded, draining);
+    let mut watchdog = Watchdog::new(Arc::clone(&clock), &app, crowded);
     let service = service_fn(|request: Request<Body>| {
         let (app, clock) = (Arc::clone(&app), Arc::clone(&clock));
         clock.enter(Phase::Handling);
         Box::pin(async move {
-            let response = exchange::answer(&app, crowded, request).await;
+            let response = exchange::answer(&app, front, crowded, request).await;
             clock.enter(Phase::Sending);
             Ok::<_, Infallible>(response)
         })
@@ -121,21 +121,21 @@ struct Watchdog {
     clock: Arc<PhaseClock>,
     limits: Limits,
     crowded: bool,
-    draining: Pin<Box<dyn Future<Output = ()> + Send>>,
+    drained: Pin<Box<dyn Future<Output = Queued> + Send>>,
     drained_at: Option<Instant>,
     /// Set anew only when it would fire too late, so that a request costs nothing here.
     timer: Pin<Box<Sleep>>,
 }
 
 impl Watchdog {
-    fn new(clock: Arc<PhaseClock>, limits: Limits, crowded: bool, mut draining: watch::Receiver<()>) -> Self {
-        let timer = Box::pin(sleep_until(clock.get().1 + limits.idle));
-        let draining = Box::pin(async move { drop(draining.changed().await) });
-        Self { clock, limits, crowded, draining, drained_at: None, timer }
+    fn new(clock: Arc<PhaseClock>, app: &App, crowded: bool) -> Self {
+        let timer = Box::pin(sleep_until(clock.get().1 + app.limits.idle));
+        let drained = Box::pin(app.drained());
+        Self { clock, limits: app.limits.clone(), crowded, drained, drained_at: None, timer }
     }
 
     fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<Phase> {
-        if self.drained_at.is_none() && self.draining.as_mut().poll(cx).is_ready() {
+        if self.drained_at.is_none() && self.drained.as_mut().poll(cx).is_ready() {
             self.drained_at = Some(Instant::now());
         }
         loop {

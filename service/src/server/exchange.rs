@@ -10,21 +10,22 @@ use hyper::Body;
 use hyper::body::HttpBody;
 use tokio::time::timeout;
 
+use super::front::Front;
 use crate::App;
 use crate::problem::{Kind, Problem};
 use crate::routes::{self, BODY_MAX};
 use crate::telemetry;
 
 /// Answers a request and logs it. On a `crowded` server only probes are let through.
-pub async fn answer(app: &App, crowded: bool, request: Request<Body>) -> Response<Body> {
+pub async fn answer(app: &App, front: Front, crowded: bool, request: Request<Body>) -> Response<Body> {
     let started = Instant::now();
     let method = request.method().clone();
-    let route = routes::name(request.uri().path());
+    let route = front.route(request.uri().path());
     // hyper does not tell whether a Content-Length came with the chunks, and then the connection
     // must end, as somebody on the way may have gone by it (RFC 9112 §6.1).
     let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
     let mut response = match admit(app, crowded, request).await {
-        Ok(request) => respond(app, request).await,
+        Ok(request) => respond(app, front, request).await,
         Err(problem) => problem.into_response(),
     };
     if chunked || app.is_draining() {
@@ -107,8 +108,8 @@ async fn read(mut body: Body) -> Result<Bytes, Problem> {
     Ok(whole.freeze())
 }
 
-async fn respond(app: &App, request: Request<Bytes>) -> Response<Bytes> {
-    timeout(app.limits.handle, routes::respond(app, request)).await.unwrap_or_else(|_| {
+async fn respond(app: &App, front: Front, request: Request<Bytes>) -> Response<Bytes> {
+    timeout(app.limits.handle, front.respond(app, request)).await.unwrap_or_else(|_| {
         tracing::error!(limit = ?app.limits.handle, "a request took too long to handle");
         Problem::new(Kind::HandlingTimeout, "the request took too long to handle; try again later").into_response()
     })

@@ -1,4 +1,4 @@
-//! The listening socket: bound here, or handed over on standard input.
+//! A listening socket: bound here, or handed over as a standard stream.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,7 +7,9 @@ use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::capacity::{self, CapacityError};
-use crate::config::Listen;
+use super::front::Front;
+use super::{CONTROL_CAPACITY, PROBE_ROOM};
+use crate::config::{Listen, Stream};
 
 /// Connections that the kernel keeps for us until we accept them (it has a bound of its own,
 /// net.core.somaxconn).
@@ -17,43 +19,62 @@ const BACKLOG: u32 = 4096;
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum ListenError {
-    #[error(
-        "cannot listen on {address}: {cause}; set LISTEN_ADDR to another address or port (port 0 takes a free one)"
-    )]
-    Bind { address: SocketAddr, cause: io::Error },
-    #[error(
-        "cannot serve on standard input (LISTEN_STDIN): {0}; it must be a listening TCP socket that does not block"
-    )]
-    Stdin(io::Error),
+    #[error("cannot listen on {address}: {cause}; set {setting} to another address or port (port 0 takes a free one)")]
+    Bind { address: SocketAddr, setting: &'static str, cause: io::Error },
+    #[error("cannot serve on {}: {cause}; it must be a listening TCP socket that does not block", describe(*stream))]
+    Stream { stream: Stream, cause: io::Error },
     #[error(transparent)]
     Capacity(#[from] CapacityError),
 }
 
-/// A listening socket, and how many of its connections may be open at once.
+/// A stream and the setting that asks for it.
+fn describe(stream: Stream) -> &'static str {
+    match stream {
+        Stream::Input => "standard input (LISTEN_STDIN)",
+        Stream::Output => "standard output (ADMIN_STDOUT)",
+    }
+}
+
+#[cfg(not(target_os = "wasi"))]
+type Socket = TcpListener;
+
+/// Never dropped, so that it stays open until the process ends: a host that handed it over still
+/// owns it, and WasmEdge 0.17.1 aborts in the poll after a listener is closed.
+#[cfg(target_os = "wasi")]
+type Socket = std::mem::ManuallyDrop<TcpListener>;
+
+/// A listening socket, what is served on it, and how many of its connections may be open at once.
 #[derive(Debug)]
 pub struct Listener {
-    socket: TcpListener,
+    socket: Socket,
     address: SocketAddr,
+    front: Front,
     capacity: usize,
 }
 
 impl Listener {
-    /// Starts to listen. `connections` at once, or as many as there are descriptors for, `store_room`
-    /// of them left out for the store. Open the store first: what it holds is then not counted.
+    /// Starts to listen for the API. `connections` at once, or as many as there are descriptors for,
+    /// `others` of them left to the store and to control. Open those first: what they hold is then
+    /// not counted.
     ///
     /// # Errors
     /// See [`ListenError`].
-    pub fn open(listen: Listen, connections: Option<usize>, store_room: usize) -> Result<Self, ListenError> {
-        let opened = match listen {
-            Listen::Address(address) => bind(address).map_err(|cause| ListenError::Bind { address, cause })?,
-            Listen::Stdin => stdin().map_err(ListenError::Stdin)?,
-        };
-        let (socket, address) = opened;
-        Ok(Self { socket, address, capacity: capacity::connections(connections, store_room)? })
+    pub fn open(listen: Listen, connections: Option<usize>, others: usize) -> Result<Self, ListenError> {
+        let (socket, address) = socket(listen, Front::Public)?;
+        Ok(Self { socket, address, front: Front::Public, capacity: capacity::connections(connections, others)? })
     }
 
-    /// The address that is served, with the port that was taken. Of a socket on standard input a
-    /// guest knows the port only; the IP address is 0.0.0.0 then.
+    /// Starts to listen for the control routes.
+    ///
+    /// # Errors
+    /// See [`ListenError`].
+    pub fn open_control(listen: Listen) -> Result<Self, ListenError> {
+        let (socket, address) = socket(listen, Front::Control)?;
+        Ok(Self { socket, address, front: Front::Control, capacity: CONTROL_CAPACITY })
+    }
+
+    /// The address that is served, with the port that was taken. Of a standard stream a guest knows
+    /// the port only; the IP address is 0.0.0.0 then.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -63,24 +84,38 @@ impl Listener {
         self.capacity
     }
 
+    pub(super) fn front(&self) -> Front {
+        self.front
+    }
+
+    /// Connections that are taken: on a public listener more than are served, as probes are let
+    /// through.
+    pub(super) fn room(&self) -> usize {
+        match self.front {
+            Front::Public => self.capacity + PROBE_ROOM,
+            Front::Control => self.capacity,
+        }
+    }
+
     pub(super) async fn accept(&self) -> io::Result<TcpStream> {
         let (stream, _) = self.socket.accept().await?;
         // Answers leave in one write; under WasmEdge this has no effect, and needs none.
         let _ = stream.set_nodelay(true);
         Ok(stream)
     }
+
+    /// Takes no more connections. Natively the socket is closed, so that the next ones are refused
+    /// unless another process holds it too.
+    pub(super) fn stop(self) {}
 }
 
-impl Listener {
-    /// Takes no more connections. Natively the socket is closed, so that the next ones are refused.
-    #[cfg(not(target_os = "wasi"))]
-    pub(super) fn stop(self) {}
-
-    /// Takes no more connections. The socket stays open until the process ends: a host that handed
-    /// it over still owns it, and WasmEdge 0.17.1 aborts in the poll after a listener is closed.
-    #[cfg(target_os = "wasi")]
-    pub(super) fn stop(self) {
-        std::mem::forget(self);
+fn socket(listen: Listen, front: Front) -> Result<(Socket, SocketAddr), ListenError> {
+    match listen {
+        Listen::Address(address) => bind(address).map_err(|cause| {
+            let setting = front.address_setting();
+            ListenError::Bind { address, setting, cause }
+        }),
+        Listen::Stream(stream) => inherited(stream).map_err(|cause| ListenError::Stream { stream, cause }),
     }
 }
 
@@ -97,7 +132,7 @@ pub(super) fn is_of_the_peer(error: &io::Error) -> bool {
 }
 
 #[cfg(target_os = "wasi")]
-fn bind(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+fn bind(address: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
     use wasmedge_wasi_socket::socket::{AddressFamily, Socket, SocketOptLevel, SocketOptName, SocketType};
 
     let socket = Socket::new(AddressFamily::from(&address), SocketType::Stream)?;
@@ -109,31 +144,35 @@ fn bind(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
 }
 
 #[cfg(target_os = "wasi")]
-fn stdin() -> io::Result<(TcpListener, SocketAddr)> {
+fn inherited(stream: Stream) -> io::Result<(Socket, SocketAddr)> {
     use std::os::fd::FromRawFd;
     use wasmedge_wasi_socket::socket::Socket;
 
-    // SAFETY: nothing else in the process uses descriptor 0.
-    let (listener, port) = adopt(unsafe { Socket::from_raw_fd(0) })?;
+    let descriptor = match stream {
+        Stream::Input => 0,
+        Stream::Output => 1,
+    };
+    // SAFETY: nothing else in the process uses the stream once it is asked for as a socket.
+    let (listener, port) = adopt(unsafe { Socket::from_raw_fd(descriptor) })?;
     Ok((listener, SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), port)))
 }
 
 /// Of a socket's own address only the port is to be had: in an optimised build,
 /// wasmedge_wasi_socket 0.5.5 gives the IP address as zeros.
 #[cfg(target_os = "wasi")]
-fn adopt(socket: wasmedge_wasi_socket::socket::Socket) -> io::Result<(TcpListener, u16)> {
+fn adopt(socket: wasmedge_wasi_socket::socket::Socket) -> io::Result<(Socket, u16)> {
     use std::os::fd::{FromRawFd, IntoRawFd};
 
-    // On standard input WasmEdge does not allow it; there it must be so already.
+    // On a standard stream WasmEdge does not allow it; there it must be so already.
     socket.set_nonblocking(true)?;
     let port = socket.get_local()?.port();
     // SAFETY: the descriptor is a socket, and `socket` gives it up.
     let listener = unsafe { wasmedge_wasi_socket::TcpListener::from_raw_fd(socket.into_raw_fd()) };
-    Ok((TcpListener::from_std(listener)?, port))
+    Ok((Socket::new(TcpListener::from_std(listener)?), port))
 }
 
 #[cfg(not(target_os = "wasi"))]
-fn bind(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+fn bind(address: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
     use tokio::net::TcpSocket;
 
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
@@ -145,10 +184,14 @@ fn bind(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
 }
 
 #[cfg(not(target_os = "wasi"))]
-fn stdin() -> io::Result<(TcpListener, SocketAddr)> {
+fn inherited(stream: Stream) -> io::Result<(Socket, SocketAddr)> {
     use std::os::fd::AsFd;
 
-    let listener = std::net::TcpListener::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let descriptor = match stream {
+        Stream::Input => io::stdin().as_fd().try_clone_to_owned()?,
+        Stream::Output => io::stdout().as_fd().try_clone_to_owned()?,
+    };
+    let listener = std::net::TcpListener::from(descriptor);
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
     Ok((TcpListener::from_std(listener)?, address))

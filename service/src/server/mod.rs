@@ -3,6 +3,7 @@
 mod capacity;
 mod connection;
 mod exchange;
+mod front;
 mod listener;
 mod phase;
 pub mod runtime;
@@ -10,67 +11,101 @@ mod stop;
 mod stream;
 mod throttle;
 
+use std::future::pending;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
 pub use listener::{ListenError, Listener};
 pub use stop::stop_signal;
 
-use crate::App;
+use crate::{App, Queued};
 use throttle::Throttle;
 
 /// Connections beyond the capacity that are still taken, so that probes get through: anything
 /// else on them is told to come back later.
 const PROBE_ROOM: usize = 16;
 
+/// Connections at once on the control listener; more wait in the kernel. They are no part of the
+/// public capacity, so that control is to be had when that is exhausted.
+const CONTROL_CAPACITY: usize = 16;
+
+/// How long nothing must come before the listening socket of a stopping service counts as empty: a
+/// connection that the kernel has accepted may be a moment on its way to us.
+const QUEUE_QUIET: Duration = Duration::from_millis(20);
+
+/// How long a stopping service goes on accepting at most, however many clients still come.
+const QUEUE_TIME: Duration = Duration::from_secs(1);
+
 /// Pause after an accept error that is not the peer's doing, such as no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until `stop` resolves or the listener is shut down, then finishes what is in flight:
-/// every connection gets its answer and is closed, those that stay silent after a second, those
-/// that are still there at the drain deadline as they are.
-pub async fn serve(listener: Listener, app: Arc<App>, stop: impl Future<Output = ()>) {
-    let mut server = Server::new(app);
-    server.accept(&listener, stop).await;
-    server.app.start_draining();
-    server.accept_queued(&listener).await;
-    listener.stop();
+/// Serves until `stop` resolves, the listener is shut down, or control orders a drain, then finishes
+/// what is in flight: every connection gets its answer and is closed, those that stay silent after a
+/// second, those that are still there at the drain deadline as they are.
+///
+/// Control goes on to the end of the process, which it does not put off.
+pub async fn serve(public: Listener, control: Option<Listener>, app: Arc<App>, stop: impl Future<Output = ()>) {
+    if let Some(control) = control {
+        tokio::spawn(serve_control(control, Arc::clone(&app)));
+    }
+    let order = order(&app, stop);
+    let mut server = Server::new(Arc::clone(&app));
+    let queued = server.accept(&public, order).await.unwrap_or(Queued::Take);
+    app.drain(queued);
+    if queued == Queued::Take {
+        server.accept_queued(&public).await;
+    }
+    public.stop();
     server.drain().await;
+}
+
+async fn serve_control(listener: Listener, app: Arc<App>) {
+    let mut server = Server::new(app);
+    server.accept(&listener, pending()).await;
+    tracing::warn!("the control listener was shut down: nobody can ask the service to drain");
+    // Dropping the server would cut the connections that there are.
+    pending().await
+}
+
+/// What `stop` or control orders, whichever comes first.
+async fn order(app: &App, stop: impl Future<Output = ()>) -> Queued {
+    tokio::select! {
+        biased;
+        queued = app.drained() => queued,
+        () = stop => Queued::Take,
+    }
 }
 
 struct Server {
     app: Arc<App>,
     connections: JoinSet<()>,
-    /// Told once, when connections should end.
-    draining: watch::Sender<()>,
     crowded: Throttle,
     failing: Throttle,
 }
 
 impl Server {
     fn new(app: Arc<App>) -> Self {
-        let (draining, _) = watch::channel(());
-        Self { app, connections: JoinSet::new(), draining, crowded: Throttle::default(), failing: Throttle::default() }
+        Self { app, connections: JoinSet::new(), crowded: Throttle::default(), failing: Throttle::default() }
     }
 
-    async fn accept(&mut self, listener: &Listener, stop: impl Future<Output = ()>) {
+    /// Takes connections until `stop` says what to do then, or the listener is shut down: `None`.
+    async fn accept(&mut self, listener: &Listener, stop: impl Future<Output = Queued>) -> Option<Queued> {
         let mut stop = pin!(stop);
         loop {
-            let has_room = self.connections.len() < listener.capacity() + PROBE_ROOM;
+            let has_room = self.connections.len() < listener.room();
             tokio::select! {
                 biased;
-                () = &mut stop => return,
+                queued = &mut stop => return Some(queued),
                 Some(_) = self.connections.join_next() => {}
                 accepted = listener.accept(), if has_room => match accepted {
-                    Ok(stream) => self.start(stream, listener.capacity()),
-                    Err(error) if listener::is_shut_down(&error) => return,
+                    Ok(stream) => self.start(stream, listener),
+                    Err(error) if listener::is_shut_down(&error) => return None,
                     Err(error) => self.pause(&error).await,
                 },
             }
@@ -79,21 +114,35 @@ impl Server {
 
     /// Takes what the kernel has already accepted on our behalf; it would be reset otherwise.
     async fn accept_queued(&mut self, listener: &Listener) {
-        while self.connections.len() < listener.capacity() {
-            match timeout_at(Instant::now(), listener.accept()).await {
-                Ok(Ok(stream)) => self.start(stream, listener.capacity()),
-                _ => return,
+        let end = Instant::now() + QUEUE_TIME;
+        while self.has_room(listener, end).await {
+            let quiet = end.min(Instant::now() + QUEUE_QUIET);
+            match timeout_at(quiet, listener.accept()).await {
+                Ok(Ok(stream)) => self.start(stream, listener),
+                Ok(Err(error)) if listener::is_shut_down(&error) => return,
+                Ok(Err(error)) => self.pause(&error).await,
+                Err(_) => return,
             }
         }
     }
 
-    fn start(&mut self, stream: TcpStream, capacity: usize) {
+    /// Waits until a connection can be taken, or for the end of the time.
+    async fn has_room(&mut self, listener: &Listener, end: Instant) -> bool {
+        while self.connections.len() >= listener.room() {
+            if timeout_at(end, self.connections.join_next()).await.is_err() {
+                return false;
+            }
+        }
+        Instant::now() < end
+    }
+
+    fn start(&mut self, stream: TcpStream, listener: &Listener) {
+        let capacity = listener.capacity();
         let crowded = self.connections.len() >= capacity;
         if crowded && self.crowded.permits() {
             tracing::warn!(capacity, "too many connections: all but probes are told to come back later");
         }
-        let connection = connection::run(stream, Arc::clone(&self.app), crowded, self.draining.subscribe());
-        self.connections.spawn(connection);
+        self.connections.spawn(connection::run(stream, Arc::clone(&self.app), listener.front(), crowded));
     }
 
     /// No error of one accept ends the service or makes it spin.
@@ -108,8 +157,6 @@ impl Server {
     }
 
     async fn drain(mut self) {
-        // An error means that nobody listens, hence that there are no connections.
-        let _ = self.draining.send(());
         tracing::info!(connections = self.connections.len(), "draining");
         let deadline = Instant::now() + self.app.limits.drain;
         let ended = timeout_at(deadline, async { while self.connections.join_next().await.is_some() {} }).await;

@@ -131,6 +131,14 @@ impl Store {
         Ok(Self::Embedded(Embedded::open(folder)?))
     }
 
+    /// Whether only one process may use the store at a time.
+    pub fn has_single_writer(&self) -> bool {
+        match self {
+            Self::Embedded(_) => true,
+            Self::Mysql(_) => false,
+        }
+    }
+
     /// Adds a user under a new id.
     ///
     /// # Errors
