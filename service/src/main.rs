@@ -16,6 +16,18 @@ const FAILURE: u8 = 1;
 /// Exit code for arguments and settings that are wrong.
 const USAGE: u8 = 2;
 
+/// The names of the settings as a section of the module, so that a host knows from the module alone
+/// which variables are meant for it.
+#[cfg(target_os = "wasi")]
+#[used]
+// SAFETY: a section of plain bytes, whose name nothing else has.
+#[unsafe(link_section = "usher.settings")]
+static SETTING_NAMES: [u8; config::SETTING_NAMES.len()] = match config::SETTING_NAMES.as_bytes().first_chunk() {
+    Some(names) => *names,
+    // It has exactly as many.
+    None => [0; config::SETTING_NAMES.len()],
+};
+
 fn main() -> ExitCode {
     match Command::from_args() {
         Ok(Command::Help) => say(config::help()),

@@ -12,6 +12,9 @@ use crate::{cargo, files, paths::Paths, setup};
 /// With every part that is still to come it must stay below this; see DESIGN.md.
 const MAX_BYTES: usize = 5_000_000;
 
+/// The section that names the service's settings, by which a host knows which variables are for it.
+const SETTINGS: &str = "usher.settings";
+
 /// Builds the module and returns its path; it is rewritten only when its content changed.
 pub fn build(paths: &Paths) -> Result<PathBuf> {
     setup::setup(paths)?;
@@ -37,13 +40,15 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// Fails for a module that is too large or carries what does not belong into a portable one.
+/// Fails for a module that is too large, carries what does not belong into a portable one, or does
+/// not name its settings.
 fn check(content: &[u8]) -> Result<()> {
     ensure!(
         content.len() <= MAX_BYTES,
         "it has {} bytes, more than the {MAX_BYTES} allowed: look at new dependencies",
         content.len()
     );
+    let mut settings = None;
     for payload in Parser::new(0).parse_all(content) {
         if let Payload::CustomSection(section) = payload.context("it is no WebAssembly module")? {
             let name = section.name();
@@ -52,8 +57,13 @@ fn check(content: &[u8]) -> Result<()> {
                 "it has a section `{name}`: [profile.release] must strip symbols, and the \
                  AOT form is a file of its own"
             );
+            if name == SETTINGS {
+                settings = Some(section.data());
+            }
         }
     }
+    let settings = settings.with_context(|| format!("it has no section `{SETTINGS}`: main.rs puts it there"))?;
+    ensure!(settings.ends_with(b"\n"), "its section `{SETTINGS}` is no list of names, one a line");
     Ok(())
 }
 
@@ -66,23 +76,34 @@ fn belongs(section: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn module_with(section: &str) -> Vec<u8> {
+    fn module_with(sections: &[(&str, &str)]) -> Vec<u8> {
         let mut module = b"\0asm\x01\0\0\0".to_vec();
-        let length = section.len() as u8;
-        module.extend([0, length + 1, length]);
-        module.extend(section.as_bytes());
+        for (name, data) in sections {
+            let length = name.len() as u8;
+            module.extend([0, length + 1 + data.len() as u8, length]);
+            module.extend(name.as_bytes());
+            module.extend(data.as_bytes());
+        }
         module
     }
 
     #[test]
     fn a_portable_module_passes() {
-        check(&module_with("producers")).unwrap();
+        check(&module_with(&[("producers", ""), (SETTINGS, "LISTEN_ADDR\n")])).unwrap();
+    }
+
+    #[test]
+    fn a_module_that_does_not_name_its_settings_is_refused() {
+        for sections in [&[][..], &[("producers", "")], &[(SETTINGS, "")], &[(SETTINGS, "LISTEN_ADDR")]] {
+            let error = check(&module_with(sections)).unwrap_err().to_string();
+            assert!(error.contains(SETTINGS), "{sections:?}: {error}");
+        }
     }
 
     #[test]
     fn native_code_names_and_debug_data_are_refused() {
         for section in ["wasmedge", "name", ".debug_info"] {
-            let error = check(&module_with(section)).unwrap_err().to_string();
+            let error = check(&module_with(&[(section, ""), (SETTINGS, "LISTEN_ADDR\n")])).unwrap_err().to_string();
             assert!(error.contains(section), "{error}");
         }
     }
