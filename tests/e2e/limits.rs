@@ -374,6 +374,8 @@ fn wrong_settings_are_all_named_at_once_before_anything_is_done() {
     let wrong = [
         ("LISTEN_ADDR", "localhost:8080"),
         ("LISTEN_STDIN", "yes"),
+        ("ADMIN_ADDR", "here"),
+        ("ADMIN_STDOUT", "on"),
         ("DATA_DIR", ""),
         ("LOG_LEVEL", "loud"),
         ("LOG_FORMAT", "xml"),

@@ -41,6 +41,7 @@ macro_rules! on_server {
 }
 
 mod bodies;
+mod control;
 mod database;
 mod development;
 mod dns;

@@ -1,6 +1,7 @@
 //! The service as a process.
 
 use std::fs;
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -43,6 +44,7 @@ pub struct Builder {
     arguments: Vec<String>,
     shell: Vec<String>,
     listener: Option<Arc<TcpListener>>,
+    control_listener: Option<Arc<TcpListener>>,
     watched: bool,
 }
 
@@ -59,6 +61,19 @@ impl Builder {
         listener.set_nonblocking(true).unwrap();
         self.listener = Some(Arc::clone(listener));
         self.env("LISTEN_STDIN", 1)
+    }
+
+    /// Has the control routes served too, on a free port: see [`Service::control`].
+    pub fn controlled(self) -> Self {
+        self.env("ADMIN_ADDR", "127.0.0.1:0")
+    }
+
+    /// Hands the service a listening socket for the control routes as its standard output. It cannot
+    /// say where it listens then: see [`Builder::launch`].
+    pub fn control_listener(mut self, listener: &Arc<TcpListener>) -> Self {
+        listener.set_nonblocking(true).unwrap();
+        self.control_listener = Some(Arc::clone(listener));
+        self.env("ADMIN_STDOUT", 1)
     }
 
     /// Sets a variable of the service.
@@ -99,11 +114,10 @@ impl Builder {
     }
 
     fn spawn(&self, folder: &Path) -> Child {
-        let stdin = match &self.listener {
-            Some(listener) => OwnedFd::from(listener.try_clone().unwrap()).into(),
-            None => Stdio::null(),
-        };
-        self.command(folder).stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        let socket = |listener: &Arc<TcpListener>| OwnedFd::from(listener.try_clone().unwrap()).into();
+        let stdin = self.listener.as_ref().map_or_else(Stdio::null, socket);
+        let stdout = self.control_listener.as_ref().map_or_else(Stdio::piped, socket);
+        self.command(folder).stdin(stdin).stdout(stdout).stderr(Stdio::piped()).spawn().unwrap()
     }
 
     /// The command that becomes the service, with its folder as the working directory.
@@ -164,8 +178,7 @@ impl Builder {
         let own = self.folder.is_none().then(|| tempfile::tempdir().unwrap());
         let folder = self.folder.clone().unwrap_or_else(|| own.as_ref().unwrap().path().to_owned());
         let mut child = self.spawn(&folder);
-        let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
-        let output = Output { out: Lines::follow(stdout), log: Lines::follow(stderr) };
+        let output = Output::of(&mut child);
         let address = ([127, 0, 0, 1], 0).into();
         Service { child, address, descriptors: usize::MAX, builder: self, folder, own, output, watch: None }
     }
@@ -175,8 +188,7 @@ impl Builder {
         let own = self.folder.is_none().then(|| tempfile::tempdir().unwrap());
         let folder = self.folder.clone().unwrap_or_else(|| own.as_ref().unwrap().path().to_owned());
         let mut child = self.spawn(&folder);
-        let out = Lines::follow(child.stdout.take().unwrap());
-        let log = Lines::follow(child.stderr.take().unwrap());
+        let Output { out, log } = Output::of(&mut child);
         let status = within(Duration::from_secs(30), || child.try_wait().unwrap()).unwrap_or_else(|| {
             let _ = child.kill();
             panic!("the service went on: {}{}", out.text(), log.text())
@@ -216,6 +228,14 @@ struct Output {
     log: Lines,
 }
 
+impl Output {
+    fn of(child: &mut Child) -> Self {
+        // There is none where standard output is a listening socket.
+        let out = child.stdout.take().map_or_else(|| Lines::follow(io::empty()), Lines::follow);
+        Self { out, log: Lines::follow(child.stderr.take().unwrap()) }
+    }
+}
+
 impl Service {
     /// A service on a free port, in a folder of its own.
     pub fn builder(runtime: Runtime) -> Builder {
@@ -228,6 +248,7 @@ impl Service {
             arguments: Vec::new(),
             shell: Vec::new(),
             listener: None,
+            control_listener: None,
             watched: false,
         }
     }
@@ -259,6 +280,14 @@ impl Service {
     /// Where it serves.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it serves the control routes: it says so after where it serves.
+    pub fn control(&self) -> SocketAddr {
+        eventually("the service says where control is", || {
+            let text = self.output.out.text();
+            text.lines().find_map(|line| line.strip_prefix("control on http://"))?.parse().ok()
+        })
     }
 
     /// Its process.
