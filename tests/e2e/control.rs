@@ -78,6 +78,18 @@ fn control_says_what_serves_and_whether_it_is_ready(runtime: Runtime) {
     service.assert_alive();
 }
 
+#[test]
+fn a_database_has_many_writers_and_its_password_is_not_told() {
+    // It need not be there.
+    let url = "mysql://app:hunter2@127.0.0.1:1/users";
+    let service = controlled(Runtime::Aot).env("DATABASE_URL", url).start();
+    let reply = ask(service.control(), "GET", "/about");
+    let about = reply.expect(200);
+    assert_eq!(about["single_writer"], false);
+    assert!(about["store"].as_str().unwrap().contains("127.0.0.1:1") && !reply.body.contains("hunter2"), "{reply:?}");
+    assert_eq!(ask(service.control(), "GET", "/readyz").status, 503);
+}
+
 fn an_idle_service_ends_at_once_when_it_is_told_to_drain(runtime: Runtime) {
     for target in ["/drain", "/drain?queued=take", "/drain?queued=leave"] {
         let took = || {
