@@ -27,6 +27,8 @@ pub mod store;
 pub mod telemetry;
 pub mod user;
 
+use std::time::{Duration, Instant};
+
 use tokio::sync::watch;
 
 use config::{Config, Limits};
@@ -50,8 +52,8 @@ pub struct App {
     pub limits: Limits,
     /// The store, in words that have no secret.
     store_name: String,
-    /// The order to stop, once it is given.
-    order: watch::Sender<Option<Queued>>,
+    /// The order to stop and when it was given, once it is.
+    order: watch::Sender<Option<(Queued, Instant)>>,
 }
 
 impl App {
@@ -66,9 +68,15 @@ impl App {
         self.order.borrow().is_some()
     }
 
+    /// How long ago the order to stop was given, if it was.
+    pub fn draining_for(&self) -> Option<Duration> {
+        self.order.borrow().map(|(_, since)| since.elapsed())
+    }
+
     /// Orders the service to stop. The first order counts.
     pub fn drain(&self, queued: Queued) {
-        self.order.send_if_modified(|order| order.replace(order.unwrap_or(queued)).is_none());
+        let new = (queued, Instant::now());
+        self.order.send_if_modified(|order| order.replace(order.unwrap_or(new)).is_none());
     }
 
     /// Resolves to the order to stop, once it is given.
@@ -77,7 +85,7 @@ impl App {
         async move {
             loop {
                 let given = *order.borrow_and_update();
-                if let Some(queued) = given {
+                if let Some((queued, _)) = given {
                     return queued;
                 }
                 // Nobody is left to give an order when the application is gone.

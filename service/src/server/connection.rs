@@ -8,7 +8,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::Request;
+use http::header::{self, HeaderValue};
 use hyper::Body;
+use hyper::body::HttpBody;
 use hyper::server::conn::Http;
 use hyper::service::service_fn;
 use tokio::io::AsyncWriteExt;
@@ -48,17 +50,20 @@ enum End {
 pub async fn run(socket: TcpStream, app: Arc<App>, front: Front, crowded: bool) {
     let clock = Arc::new(PhaseClock::new());
     let mut watchdog = Watchdog::new(Arc::clone(&clock), &app, crowded);
+    let stream = WatchedStream::new(socket, clock);
     let service = service_fn(|request: Request<Body>| {
-        let (app, clock) = (Arc::clone(&app), Arc::clone(&clock));
-        clock.enter(Phase::Handling);
+        let (app, stream) = (Arc::clone(&app), stream.clone());
+        stream.begin_body(request.body().size_hint().exact());
         Box::pin(async move {
-            let response = exchange::answer(&app, front, crowded, request).await;
-            clock.enter(Phase::Sending);
+            let mut response = exchange::answer(&app, front, crowded, request).await;
+            if is_last(&app, || stream.has_more()) {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            stream.begin_answer();
             Ok::<_, Infallible>(response)
         })
     });
-    let stream = WatchedStream::new(socket, Arc::clone(&clock));
-    let mut connection = protocol().serve_connection(stream, service);
+    let mut connection = protocol().serve_connection(stream.clone(), service);
     let end = poll_fn(|cx| match connection.poll_without_shutdown(cx) {
         Poll::Ready(result) => Poll::Ready(End::Done(result)),
         Poll::Pending => watchdog.poll_expired(cx).map(End::Expired),
@@ -70,6 +75,13 @@ pub async fn run(socket: TcpStream, app: Arc<App>, front: Front, crowded: bool) 
         (false, false) => LINGER,
     };
     finish(connection.into_parts().io, end, patience).await;
+}
+
+/// Whether an answer given now ends the connection because the service is stopping. It does not
+/// while requests have come behind it, except for a client that never pauses, whose connection would
+/// be cut at the deadline.
+fn is_last(app: &App, has_more: impl FnOnce() -> bool) -> bool {
+    app.draining_for().is_some_and(|time| time >= app.limits.drain / 2 || !has_more())
 }
 
 fn protocol() -> Http {
@@ -165,5 +177,22 @@ impl Watchdog {
             Phase::Handling => None,
             Phase::Sending => Some(since + self.limits.write),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_of_a_stopping_service_is_the_last_if_no_more_has_come_or_half_of_the_time_is_over() {
+        let (mut app, _folder) = App::over_a_new_store();
+        app.limits.drain = Duration::from_secs(3600);
+        assert!(!is_last(&app, || panic!("looked, although nothing depends on it")));
+        app.drain(Queued::Take);
+        assert!(is_last(&app, || false));
+        assert!(!is_last(&app, || true));
+        app.limits.drain = Duration::ZERO;
+        assert!(is_last(&app, || true));
     }
 }

@@ -28,7 +28,7 @@ pub async fn answer(app: &App, front: Front, crowded: bool, request: Request<Bod
         Ok(request) => respond(app, front, request).await,
         Err(problem) => problem.into_response(),
     };
-    if chunked || app.is_draining() {
+    if chunked {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     telemetry::request(&method, route, response.status(), started.elapsed());

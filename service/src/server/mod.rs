@@ -4,6 +4,7 @@ mod capacity;
 mod connection;
 mod exchange;
 mod front;
+mod intake;
 mod listener;
 mod phase;
 pub mod runtime;
