@@ -1,7 +1,9 @@
 //! HTTP/1 itself, byte by byte: framing, connections, and clients that break the rules or off.
 
 use std::fs;
+use std::io::Write;
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use harness::{Builder, Raw, Runtime, Service, none_wrong, statuses, wire};
@@ -14,6 +16,7 @@ const SMUGGLED: &str = "DELETE /api/users/1 HTTP/1.1\r\nHost: x\r\n\r\n";
 on_every_runtime!(
     a_half_closed_client_gets_its_whole_answer,
     pipelined_requests_are_answered_in_order,
+    bodies_of_any_size_among_pipelined_requests_end_where_they_say,
     a_connection_is_kept_until_one_side_says_otherwise,
     a_chunked_body_is_put_together_however_it_is_cut,
     a_client_that_asks_first_is_told_to_go_on_or_why_not,
@@ -198,6 +201,32 @@ fn pipelined_requests_are_answered_in_order(runtime: Runtime) {
         assert_eq!(connection.rest().unwrap(), "");
     }
     assert_eq!(answers(&service, wire::get("/livez").repeat(1000)), [200; 1000]);
+}
+
+fn bodies_of_any_size_among_pipelined_requests_end_where_they_say(runtime: Runtime) {
+    let service = Service::builder(runtime).start();
+    // One that is no longer than its head, one that fills a read, one that takes many.
+    let sizes = [30, 8192, 65_536];
+    let requests = (0..12).flat_map(|n| {
+        let user = wire::user(&format!("u{n}@x.org"));
+        // Were a byte too few taken for the body, it would begin a request.
+        let body = format!("{user}{}", "\n".repeat(sizes[n % 3].max(user.len()) - user.len()));
+        [wire::post(body), wire::get("/livez"), wire::post("{}")]
+    });
+    let whole = requests.collect::<Vec<_>>().concat();
+    for size in [whole.len(), 1000] {
+        let mut connection = service.connect();
+        let mut writing = connection.socket().try_clone().unwrap();
+        thread::scope(|scope| {
+            let whole = &whole;
+            scope.spawn(move || whole.chunks(size).for_each(|part| writing.write_all(part).unwrap()));
+            for n in 0..12 {
+                let answers = [(); 3].map(|()| connection.reply().unwrap().status);
+                let created = if size == 1000 { 409 } else { 201 };
+                assert_eq!(answers, [created, 200, 422], "{runtime:?} {size} {n}");
+            }
+        });
+    }
 }
 
 fn a_connection_is_kept_until_one_side_says_otherwise(runtime: Runtime) {

@@ -14,6 +14,7 @@ const POST_BODY: &str = r#"{"name":"Ada","email":"ada@x.org"}"#;
 
 on_every_runtime!(
     a_stopping_service_answers_what_is_in_flight_and_then_ends,
+    a_stopping_service_answers_all_that_had_arrived_on_a_connection,
     a_client_that_never_finishes_does_not_hold_a_stopping_service_past_the_deadline,
     standard_input_that_is_no_listening_socket_is_refused,
     a_listening_socket_that_blocks_is_refused_rather_than_served_badly,
@@ -22,6 +23,7 @@ on_every_runtime!(
 on_every_runtime!(
     native, Native:
     a_stopping_service_answers_what_is_in_flight_and_then_ends,
+    a_stopping_service_answers_all_that_had_arrived_on_a_connection,
     a_client_that_never_finishes_does_not_hold_a_stopping_service_past_the_deadline,
     standard_input_that_is_no_listening_socket_is_refused,
 );
@@ -78,6 +80,43 @@ fn a_stopping_service_answers_what_is_in_flight_and_then_ends(runtime: Runtime) 
         assert_eq!(connection.rest().unwrap(), "", "{runtime:?}: closed in order");
     }
     drop((asking, half_sent, idle, silent));
+    assert_eq!(this.service.ended().code(), Some(0), "{runtime:?}");
+}
+
+fn a_stopping_service_answers_all_that_had_arrived_on_a_connection(runtime: Runtime) {
+    let mut this = Stoppable::start(runtime, |builder| builder);
+    // What comes behind the three requests: nothing, an empty line, the beginning of a fourth.
+    let behind = ["", "\r\n", "GET /api/users HTTP/1.1\r\nHo"];
+    let mut connections: Vec<Raw> = behind.iter().map(|_| this.connect()).collect();
+    for connection in &mut connections {
+        connection.send(POST_HEAD).unwrap();
+        connection.send(&POST_BODY[..10]).unwrap();
+    }
+    // All of the above has been read once this is answered.
+    this.connect().request(GET).unwrap();
+
+    this.stop();
+    for (connection, behind) in connections.iter_mut().zip(behind) {
+        connection.send([&POST_BODY[10..], &GET.repeat(3), behind].concat()).unwrap();
+    }
+    for (connection, behind) in connections.iter_mut().zip(behind) {
+        let mut last_says = |closing| {
+            let reply = connection.reply().unwrap();
+            assert_eq!(reply.header("connection"), closing, "{runtime:?} {behind:?} {reply:?}");
+            reply.status
+        };
+        assert!([201, 409].contains(&last_says(None)), "{runtime:?}");
+        assert_eq!([last_says(None), last_says(None)], [200; 2], "{runtime:?}");
+        let begun = behind.starts_with("GET");
+        assert_eq!(last_says((!begun).then_some("close")), 200, "{runtime:?}");
+        if begun {
+            connection.send("st: x\r\n\r\n").unwrap();
+            let reply = connection.reply().unwrap();
+            assert_eq!((reply.status, reply.header("connection")), (200, Some("close")), "{runtime:?}");
+        }
+        assert_eq!(connection.rest().unwrap(), "", "{runtime:?}: closed in order");
+    }
+    drop(connections);
     assert_eq!(this.service.ended().code(), Some(0), "{runtime:?}");
 }
 
