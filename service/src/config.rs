@@ -53,7 +53,9 @@ settings! {
     "DATA_DIR" "./data" folder "folder of the embedded store, where no database is set";
     "LOG_LEVEL" "info" log_level "off, error, warn, info, debug or trace";
     "LOG_FORMAT" "text" log_format "text or json";
+    "WORKER" "" worker "number of this process among several, for its log lines";
     "MAX_CONNECTIONS" "auto" connections "connections at once; auto: what the descriptor limit leaves room for, up to 4096";
+    "FREE_DESCRIPTORS" "" free_descriptors "descriptors that are free for connections and the store, where the host knows; empty: found by taking them";
     "HEAD_TIMEOUT" "10s" timeout "time to send a request's head";
     "BODY_TIMEOUT" "30s" timeout "time to send a request's body";
     "HANDLE_TIMEOUT" "30s" timeout "time to handle a request";
@@ -164,8 +166,12 @@ pub struct Config {
     pub log_level: LevelFilter,
     /// How it is logged.
     pub log_format: LogFormat,
+    /// Our number among several processes, where there are several.
+    pub worker: Option<u16>,
     /// Connections at once; `None`: derived from the descriptor limit.
     pub connections: Option<usize>,
+    /// Free descriptors, where the host said how many.
+    pub descriptors: Option<usize>,
     /// What each connection may take.
     pub limits: Limits,
 }
@@ -229,7 +235,9 @@ impl Config {
             store: store(value)?,
             log_level: log_level(value("LOG_LEVEL"))?,
             log_format: log_format(value("LOG_FORMAT"))?,
+            worker: worker(value("WORKER"))?,
             connections: connections(value("MAX_CONNECTIONS"))?,
+            descriptors: free_descriptors(value("FREE_DESCRIPTORS"))?,
             limits: Limits {
                 head: timeout(value("HEAD_TIMEOUT"))?,
                 body: timeout(value("BODY_TIMEOUT"))?,
@@ -388,6 +396,20 @@ fn log_level(text: &str) -> Result<LevelFilter, String> {
             return Err(format!("is {text:?}; it must be off, error, warn, info, debug or trace"));
         }
     })
+}
+
+fn free_descriptors(text: &str) -> Result<Option<usize>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| format!("is {text:?}; it must be a whole number"))
+}
+
+fn worker(text: &str) -> Result<Option<u16>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| format!("is {text:?}; it must be a whole number up to {}", u16::MAX))
 }
 
 fn log_format(text: &str) -> Result<LogFormat, String> {

@@ -21,6 +21,12 @@ pub fn cover(_path: &Path) -> bool {
     true
 }
 
+/// The name by which a granted folder `data` is found: WASI compares names as they are, and `./data` is
+/// another one.
+pub fn known_name(path: &Path) -> &Path {
+    path.strip_prefix("./").ok().filter(|rest| !rest.as_os_str().is_empty()).unwrap_or(path)
+}
+
 /// The names of the granted folders: the descriptors from 3 on, up to the first that is none.
 #[cfg(target_os = "wasi")]
 fn granted() -> impl Iterator<Item = std::path::PathBuf> {
@@ -33,4 +39,16 @@ fn granted() -> impl Iterator<Item = std::path::PathBuf> {
         unsafe { wasi::fd_prestat_dir_name(descriptor, name.as_mut_ptr(), name.len()) }.ok()?;
         Some(String::from_utf8_lossy(&name).trim_end_matches('\0').into())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_dot_that_means_here_is_no_part_of_a_name() {
+        for (path, name) in [("./data", "data"), ("data", "data"), (".", "."), ("./", "./"), ("/x/./y", "/x/./y")] {
+            assert_eq!(known_name(Path::new(path)), Path::new(name), "{path}");
+        }
+    }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use service::App;
 use service::config::{self, Command, Config, Listen, Stream};
-use service::server::{self, ListenError, Listener, runtime};
+use service::server::{self, Bounds, ListenError, Listener, runtime};
 use service::store::Store;
 use service::telemetry;
 
@@ -41,16 +41,18 @@ fn main() -> ExitCode {
 fn serve() -> ExitCode {
     match Config::from_env() {
         Err(error) => fail(USAGE, error),
-        Ok(config) => match runtime::block_on(run(config)) {
-            Ok(Ok(())) => ExitCode::SUCCESS,
-            Ok(Err(error)) => fail(FAILURE, error),
-            Err(error) => fail(FAILURE, error),
-        },
+        Ok(config) => {
+            telemetry::init(&config);
+            match runtime::block_on(run(config)) {
+                Ok(Ok(())) => ExitCode::SUCCESS,
+                Ok(Err(error)) => fail(FAILURE, error),
+                Err(error) => fail(FAILURE, error),
+            }
+        }
     }
 }
 
 async fn run(config: Config) -> Result<(), String> {
-    telemetry::init(&config);
     let store = Store::open(&config.store).await.map_err(|error| error.to_string())?;
     let (public, control) = listen(&config).map_err(|error| error.to_string())?;
     announce(&config, &public, control.as_ref());
@@ -61,7 +63,8 @@ async fn run(config: Config) -> Result<(), String> {
 fn listen(config: &Config) -> Result<(Listener, Option<Listener>), ListenError> {
     let control = config.control.map(Listener::open_control).transpose()?;
     let others = config.store.descriptors() + control.as_ref().map_or(0, Listener::capacity);
-    Ok((Listener::open(config.listen, config.connections, others)?, control))
+    let bounds = Bounds { connections: config.connections, descriptors: config.descriptors };
+    Ok((Listener::open(config.listen, bounds, others)?, control))
 }
 
 /// Says where the service listens, unless standard output is one of the places.

@@ -15,7 +15,14 @@ pub fn init(config: &Config) {
     let builder = fmt().with_max_level(config.log_level).with_writer(io::stderr).log_internal_errors(false);
     match config.log_format {
         LogFormat::Text => builder.with_ansi(false).with_target(false).init(),
-        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).with_span_list(false).init(),
+        LogFormat::Json => {
+            let numbered = config.worker.is_some();
+            builder.json().flatten_event(true).with_current_span(numbered).with_span_list(false).init();
+        }
+    }
+    if let Some(number) = config.worker {
+        // There is one thread, which never leaves it: every line has the number.
+        std::mem::forget(tracing::error_span!("worker", number).entered());
     }
 }
 

@@ -9,8 +9,8 @@ use harness::{Raw, eventually};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-/// A folder for data. WasmEdge mistakes a granted folder whose own name begins with a dot, as
-/// temporary ones do, for its parent.
+/// A folder for data. One whose own name begins with a dot, as that of temporary ones does, cannot be
+/// granted under that name: WasmEdge mistakes it for its parent.
 fn folder() -> TempDir {
     tempfile::Builder::new().prefix("usher").tempdir().unwrap()
 }
@@ -43,13 +43,19 @@ fn it_says_where_it_serves_and_what_to_try_and_ends_by_ctrl_c() {
     let child = &mut running.0;
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
     let greeting: Vec<String> = lines.by_ref().take_while(|line| !line.contains("Ctrl-C")).collect();
-    let address = greeting.iter().find_map(|line| line.split("ready:  http://").nth(1)).unwrap().parse().unwrap();
+    let after = |label| greeting.iter().find_map(|line| line.split(label).nth(1)).unwrap();
+    let address = after("ready:  http://").parse().unwrap();
     let commands = greeting.iter().filter(|line| line.trim_start().starts_with("curl http://"));
     assert_eq!(commands.count(), 3, "{greeting:?}");
+    assert!(after("code     ").starts_with("compiled ahead of time"), "{greeting:?}");
+    assert_eq!(after("workers  "), "1: only one can use the store");
 
     let reply = Raw::connect(address).unwrap().request("GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     assert_eq!(reply.status, 200);
     assert!(folder.path().join("users.redb").exists());
+    let admin = after("admin    http://").parse().unwrap();
+    let reply = Raw::connect(admin).unwrap().request("GET /workers HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    assert_eq!(reply.status, 200);
 
     kill_process(Pid::from_child(child), Signal::INT).unwrap();
     assert!(lines.any(|line| line == "stopped"));

@@ -27,9 +27,15 @@ on_every_runtime!(
     a_client_that_never_finishes_does_not_hold_a_stopping_service_past_the_deadline,
     standard_input_that_is_no_listening_socket_is_refused,
 );
+on_every_runtime!(
+    usher, Usher:
+    a_stopping_service_answers_what_is_in_flight_and_then_ends,
+    a_stopping_service_answers_all_that_had_arrived_on_a_connection,
+    the_ipv6_loopback_can_be_served,
+);
 
 /// A service that can be told to stop: a guest by the host that owns its listening socket, the
-/// native build by a signal.
+/// native build and usher by a signal.
 struct Stoppable {
     service: Service,
     listener: Option<Arc<TcpListener>>,
@@ -38,7 +44,7 @@ struct Stoppable {
 impl Stoppable {
     fn start(runtime: Runtime, configure: impl Fn(Builder) -> Builder) -> Self {
         let builder = configure(Service::builder(runtime));
-        if runtime == Runtime::Native {
+        if matches!(runtime, Runtime::Native | Runtime::Usher) {
             return Self { service: builder.start(), listener: None };
         }
         let listener = Arc::new(TcpListener::bind("127.0.0.1:0").unwrap());

@@ -59,3 +59,8 @@ mod readme;
 mod soak;
 mod tls;
 mod users;
+mod usher;
+mod usher_cache;
+mod usher_cpus;
+mod usher_drain;
+mod workers;

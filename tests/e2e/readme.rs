@@ -1,8 +1,9 @@
 //! What the README shows is what happens.
 
+use std::env;
 use std::process::Command;
 
-use harness::{Runtime, Service};
+use harness::{Runtime, Service, artifacts};
 
 const README: &str = include_str!("../../README.md");
 
@@ -21,27 +22,37 @@ fn examples() -> Vec<(String, String)> {
 
 #[test]
 fn every_example_gives_the_output_shown() {
-    let service = Service::start();
+    let service = Service::builder(Runtime::Usher).start();
+    let (address, admin) = (service.address().to_string(), service.admin().to_string());
+    let folders = format!("{}:{}", artifacts::usher().parent().unwrap().display(), env::var("PATH").unwrap());
     let examples = examples();
     assert!(examples.len() > 10, "{examples:?}");
     for (command, shown) in examples {
-        let line = command.replace("localhost:8080", &service.address().to_string());
-        let output = Command::new("sh").args(["-c", &line]).output().unwrap();
+        let line = command.replace("localhost:8080", &address).replace("localhost:9090", &admin);
+        let mut shell = Command::new("sh");
+        let output = shell.args(["-c", &line]).env("PATH", &folders).env("USHER_ADMIN", &admin).output().unwrap();
         let got = String::from_utf8(output.stdout).unwrap();
-        assert_eq!(without_times(got.trim_end()), without_times(shown.trim_end()), "{command}");
+        assert_eq!(masked(got.trim_end()), masked(shown.trim_end()), "{command}");
     }
 }
 
-/// The text with the digits of every time made zeros.
-fn without_times(text: &str) -> String {
-    let mut parts = text.split("_at\":\"");
-    let mut masked = parts.next().unwrap_or_default().to_owned();
+/// The text with the digits of every time made zeros, and every process's number `0`.
+fn masked(text: &str) -> String {
+    let zeros = |time: &str| time.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+    let text = after_each(text, "_at\":\"", '"', zeros);
+    let text = after_each(&text, "\"started\":\"", '"', zeros);
+    after_each(&text, "\"pid\":", ',', |_| "0".to_owned())
+}
+
+/// The text with what follows each `label`, up to `end`, changed.
+fn after_each(text: &str, label: &str, end: char, change: impl Fn(&str) -> String) -> String {
+    let mut parts = text.split(label);
+    let mut changed = parts.next().unwrap_or_default().to_owned();
     for part in parts {
-        let (time, rest) = part.split_once('"').unwrap();
-        let time: String = time.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
-        masked.push_str(&format!("_at\":\"{time}\"{rest}"));
+        let (value, rest) = part.split_once(end).unwrap();
+        changed.push_str(&format!("{label}{}{end}{rest}", change(value)));
     }
-    masked
+    changed
 }
 
 #[test]
@@ -61,4 +72,32 @@ fn the_settings_are_those_of_the_module_with_their_defaults() {
     let configuration = README.split("\n## Configuration\n").nth(1).unwrap().split("\n## ").next().unwrap();
     let listed = configuration.lines().filter(|line| line.starts_with("| `")).count();
     assert_eq!(listed, settings.len(), "the README lists a setting that is none");
+}
+
+/// What `usher serve --help` says of a flag, as the README's table begins a row: its name, its twin in
+/// the environment, and its default.
+fn row(line: &str) -> Option<String> {
+    let (flag, about) = line.trim_start().split_once("  ")?;
+    let flag = flag.trim_matches(['[', ']']).replace(['<', '>'], "");
+    let (twin, after) = about.split_once("[env: ").and_then(|(_, twin)| twin.split_once("=]")).unwrap_or_default();
+    let default = after.split_once("[default: ").and_then(|(_, default)| default.split(']').next());
+    let cell = |text: &str| if text.is_empty() { " |".to_owned() } else { format!(" `{text}` |") };
+    Some(format!("| `{flag}` |{}{}", cell(twin), cell(default.unwrap_or_default())))
+}
+
+#[test]
+fn the_flags_are_those_of_usher_serve_with_their_defaults() {
+    let mut usher = Command::new(artifacts::usher());
+    // Without the environment's values, which it would show.
+    let output = usher.args(["serve", "--help"]).env_clear().output().unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    let flags = help.lines().filter(|line| line.starts_with("  [") || line.trim_start().starts_with("--"));
+    let rows: Vec<String> = flags.filter_map(row).collect();
+    assert!(rows.len() > 10, "{help}");
+    for row in &rows {
+        assert!(README.contains(&format!("\n{row}")), "the README lacks {row}");
+    }
+    let table = README.split("\n| flag | in the environment |").nth(1).unwrap().split("\n\n").next().unwrap();
+    let listed = table.lines().filter(|line| line.starts_with("| `")).count();
+    assert_eq!(listed, rows.len(), "the README lists a flag that is none");
 }

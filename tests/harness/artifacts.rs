@@ -33,6 +33,16 @@ pub fn compiled() -> PathBuf {
     artifact("USHER_AOT")
 }
 
+/// The folder that the compiled module is kept in, where usher finds it.
+pub fn cache() -> PathBuf {
+    artifact("USHER_CACHE")
+}
+
+/// The host; its engine lies beside it.
+pub fn usher() -> PathBuf {
+    artifact("USHER_HOST")
+}
+
 /// The WasmEdge CLI.
 pub fn wasmedge() -> PathBuf {
     artifact("USHER_WASMEDGE")

@@ -4,29 +4,36 @@
 #![allow(clippy::indexing_slicing, reason = "a test fails by panicking")]
 #![allow(clippy::print_stderr, reason = "the log of a failed test is shown to people")]
 
-mod artifacts;
+pub mod artifacts;
 mod certificates;
 mod client;
 mod database;
 mod dns;
 mod flavour;
 mod lines;
+mod load;
+mod modules;
 mod process;
 mod proxy;
 mod service;
 mod wait;
 mod watch;
 pub mod wire;
+mod workers;
 
+pub use artifacts::{cache, usher};
 pub use certificates::{Authority, Identity, Validity};
 pub use client::{Raw, Reply, statuses};
 pub use database::{Database, DatabaseBuilder, Session};
 pub use dns::{Dns, DnsAnswer};
 pub use flavour::Flavour;
+pub use load::{Connections, Load, Tally};
+pub use modules::make_module;
 pub use process::{Usage, raise_descriptor_limit};
 pub use proxy::{Proxy, Verdict, command, error_packet, ok_packet};
 pub use service::{Builder, Failed, Runtime, Service};
 pub use wait::{eventually, within};
+pub use workers::Worker;
 
 /// Whether long tests are asked for (`cargo xtask test --long`).
 pub fn long() -> bool {

@@ -31,6 +31,8 @@ pub enum Runtime {
     OldestInterpreter,
     /// The native build.
     Native,
+    /// Workers under `usher serve`, with the module compiled ahead of time.
+    Usher,
 }
 
 /// A service about to be started.
@@ -46,9 +48,16 @@ pub struct Builder {
     listener: Option<Arc<TcpListener>>,
     control_listener: Option<Arc<TcpListener>>,
     watched: bool,
+    module: Option<PathBuf>,
 }
 
 impl Builder {
+    /// Serves another module; under usher only.
+    pub fn module(mut self, module: &Path) -> Self {
+        self.module = Some(module.into());
+        self
+    }
+
     /// Asks the service for `/livez` all the time, from when it listens until it is ended, and fails the
     /// test then if one probe was not answered.
     pub fn watched(mut self, watched: bool) -> Self {
@@ -129,14 +138,17 @@ impl Builder {
             // It uses compiled code without being told to.
             Runtime::OldestAot => self.guest(&artifacts::oldest_wasmedge(), &[], &artifacts::oldest_compiled()),
             Runtime::OldestInterpreter => self.guest(&artifacts::oldest_wasmedge(), &[], &artifacts::module()),
+            Runtime::Usher => self.usher(),
         };
         line.extend(self.arguments.iter().cloned());
         let mut script = self.shell.join("\n");
         script.push_str("\nexec \"$@\"");
         let mut command = Command::new("/bin/sh");
         command.args(["-c", &script, "service"]).args(line).current_dir(folder);
-        if self.runtime == Runtime::Native {
-            command.env_clear().envs(self.environment.iter().cloned());
+        match self.runtime {
+            Runtime::Native => drop(command.env_clear().envs(self.environment.iter().cloned())),
+            Runtime::Usher => drop(command.env_clear().envs(self.ushers_environment())),
+            _ => {}
         }
         command
     }
@@ -152,6 +164,24 @@ impl Builder {
         }
         line.push(module.display().to_string());
         line
+    }
+
+    /// Its flags by their twins in the environment, so that a test can give others.
+    fn usher(&self) -> Vec<String> {
+        let module = self.module.clone().unwrap_or_else(artifacts::module);
+        vec![artifacts::usher().display().to_string(), "serve".into(), module.display().to_string()]
+    }
+
+    /// The service's settings are usher's to hand on, but for where to listen.
+    fn ushers_environment(&self) -> Vec<(String, String)> {
+        let named = |(name, value): &(String, String)| match name.as_str() {
+            "LISTEN_ADDR" => ("USHER_LISTEN".to_owned(), value.clone()),
+            _ => (name.clone(), value.clone()),
+        };
+        let mut variables: Vec<(String, String)> = self.environment.iter().map(named).collect();
+        variables.push(("USHER_ADMIN".into(), "127.0.0.1:0".into()));
+        variables.push(("USHER_CACHE".into(), artifacts::cache().display().to_string()));
+        variables
     }
 
     /// Starts the service and waits until it listens.
@@ -250,6 +280,7 @@ impl Service {
             listener: None,
             control_listener: None,
             watched: false,
+            module: None,
         }
     }
 

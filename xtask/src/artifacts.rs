@@ -2,19 +2,20 @@
 
 use std::panic;
 use std::path::PathBuf;
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
-use crate::aot::Compiler;
 use crate::paths::Paths;
 use crate::versions::Versions;
-use crate::{cargo, mariadb, module, mysql, wasmedge};
+use crate::{aot, cargo, host, mariadb, module, mysql, wasmedge};
 
 /// The service in each of its forms, what runs it, and the databases it can use.
 pub struct Artifacts {
     wasm: PathBuf,
     aot: PathBuf,
+    cache: PathBuf,
+    usher: PathBuf,
     wasmedge: PathBuf,
     oldest_aot: PathBuf,
     oldest_wasmedge: PathBuf,
@@ -25,10 +26,13 @@ pub struct Artifacts {
 
 impl Artifacts {
     /// The variables by which the tests know them.
-    pub fn variables(&self) -> [(&'static str, &PathBuf); 8] {
+    pub fn variables(&self) -> [(&'static str, &PathBuf); 10] {
         [
             ("USHER_WASM", &self.wasm),
             ("USHER_AOT", &self.aot),
+            // Usher's own variable, by which each that a test starts finds the compiled form.
+            ("USHER_CACHE", &self.cache),
+            ("USHER_HOST", &self.usher),
             ("USHER_WASMEDGE", &self.wasmedge),
             ("USHER_OLDEST_AOT", &self.oldest_aot),
             ("USHER_OLDEST_WASMEDGE", &self.oldest_wasmedge),
@@ -47,21 +51,28 @@ pub fn prepare(paths: &Paths) -> Result<Artifacts> {
     wasmedge::provide_oldest(paths, &versions.oldest_wasmedge)?;
     let wasm = module::build(paths)?;
     // A compiler uses one processor for a minute, and cargo can do with the others.
-    let (aot, oldest_aot, native) = thread::scope(|scope| {
-        let aot = scope.spawn(|| Compiler::new(paths).compiled(&wasm));
-        let oldest_aot = scope.spawn(|| Compiler::oldest(paths).compiled(&wasm));
-        let native = cargo::build(paths, &["--release", "--package", "service"]);
-        let joined = |result: thread::Result<_>| result.unwrap_or_else(|cause| panic::resume_unwind(cause));
-        (joined(aot.join()), joined(oldest_aot.join()), native)
-    });
+    let (oldest_aot, usher, aot, native) = thread::scope(|scope| {
+        let oldest_aot = scope.spawn(|| aot::for_oldest(paths, &wasm));
+        let usher = host::build(paths)?;
+        let compiler = usher.clone();
+        let aot = scope.spawn(|| host::compiled(paths, &{ compiler }, &wasm));
+        let native = cargo::build(paths, &["--release", "--package", "service"], "service")?;
+        anyhow::Ok((joined(oldest_aot)?, usher, joined(aot)?, native))
+    })?;
     Ok(Artifacts {
         wasm,
-        aot: aot?,
+        cache: aot.parent().context("the compiled form lies in no folder")?.to_path_buf(),
+        aot,
+        usher,
         wasmedge: paths.wasmedge_bin(),
-        oldest_aot: oldest_aot?,
+        oldest_aot,
         oldest_wasmedge: paths.oldest_wasmedge_bin(),
-        native: native?,
+        native,
         mariadb: paths.mariadb(),
         mysql: paths.mysql(),
     })
+}
+
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|cause| panic::resume_unwind(cause))
 }

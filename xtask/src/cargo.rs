@@ -38,8 +38,8 @@ pub fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a `cargo build` and returns the executable it made.
-pub fn build(paths: &Paths, arguments: &[&str]) -> Result<PathBuf> {
+/// Runs a `cargo build` and returns the executable that it made of the binary `name`.
+pub fn build(paths: &Paths, arguments: &[&str], name: &str) -> Result<PathBuf> {
     let mut command = cargo(paths, &["build"]);
     command.args(arguments);
     // The messages know where the result lies, whatever target folder is configured.
@@ -49,11 +49,11 @@ pub fn build(paths: &Paths, arguments: &[&str]) -> Result<PathBuf> {
     let mut executable = None;
     for line in BufReader::new(messages).lines() {
         let line = line.context("cannot read cargo's output")?;
-        executable = executable_in(&line).or(executable);
+        executable = executable_in(&line).filter(|made| made.file_stem() == Some(name.as_ref())).or(executable);
     }
     let status = child.wait().context("cargo is lost")?;
     ensure!(status.success(), "`{}` failed", self::line(&command));
-    executable.with_context(|| format!("`{}` made no executable", self::line(&command)))
+    executable.with_context(|| format!("`{}` made no {name}", self::line(&command)))
 }
 
 /// The command as a person types it.

@@ -22,6 +22,7 @@ mod bundle;
 mod cargo;
 mod clang;
 mod database;
+mod host;
 mod library;
 mod links;
 mod mariadb;

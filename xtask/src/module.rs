@@ -19,7 +19,7 @@ const SETTINGS: &str = "usher.settings";
 pub fn build(paths: &Paths) -> Result<PathBuf> {
     setup::setup(paths)?;
     let target = Versions::pinned()?.rust.target;
-    let built = cargo::build(paths, &["--release", "--package", "service", "--target", &target])?;
+    let built = cargo::build(paths, &["--release", "--package", "service", "--target", &target], "service")?;
     let content = read(&built)?;
     check(&content).with_context(|| format!("{} is not fit to ship", built.display()))?;
     let module = paths.service_wasm();

@@ -71,11 +71,6 @@ impl Paths {
         self.tools().join("mysql")
     }
 
-    /// Modules compiled ahead of time.
-    pub fn aot_cache(&self) -> PathBuf {
-        self.tools().join("aot")
-    }
-
     /// Modules compiled ahead of time for the oldest WasmEdge.
     pub fn oldest_aot_cache(&self) -> PathBuf {
         self.tools().join("aot-oldest")

@@ -1,14 +1,13 @@
-//! Serving on this machine: starts the module under WasmEdge, says how to use it, ends it.
+//! Serving on this machine: starts the module under usher, says how to use it, ends it.
 
 use std::env;
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
@@ -17,37 +16,7 @@ use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::paths::Paths;
-use crate::process::end_with_us;
-use crate::{aot, files, module};
-
-/// Settings of the service that it gets from our environment: it sees none but those it is given.
-/// Where it listens is said by --listen, and control is for hosts.
-const FORWARDED: [&str; 18] = [
-    "DATABASE_URL",
-    "DATABASE_URL_FILE",
-    "DATABASE_CA_FILE",
-    "DATABASE_CLIENT_CERT_FILE",
-    "DATABASE_CLIENT_KEY_FILE",
-    "DATABASE_TIMEOUT",
-    "DATABASE_CONNECTIONS",
-    "DNS_SERVER",
-    "DATA_DIR",
-    "LOG_LEVEL",
-    "LOG_FORMAT",
-    "MAX_CONNECTIONS",
-    "HEAD_TIMEOUT",
-    "BODY_TIMEOUT",
-    "HANDLE_TIMEOUT",
-    "WRITE_TIMEOUT",
-    "IDLE_TIMEOUT",
-    "DRAIN_TIMEOUT",
-];
-
-/// How the service's line begins by which it says that it serves.
-const LISTENING: &str = "listening on ";
-
-/// How long the service may take to end; it drains for 10 s at most.
-const END_WITHIN: Duration = Duration::from_secs(15);
+use crate::{files, host, module};
 
 /// What the command line asks for.
 pub struct Options {
@@ -58,56 +27,52 @@ pub struct Options {
 
 /// Serves until a signal ends it; fails when the service ends by itself.
 pub fn run(paths: &Paths, options: &Options) -> Result<()> {
-    // Asked before the minute that building may take.
+    // Asked before the minutes that building may take.
     check_free(options.listen)?;
-    let code = if options.interpret { module::build(paths)? } else { aot::of(paths, None)? };
+    let module = module::build(paths)?;
+    let usher = host::build(paths)?;
     let (sender, events) = mpsc::channel();
     // Before the start, so that no signal is missed.
     send_signals(sender.clone())?;
-    let mut child = wasmedge(paths, options, &code)?.spawn().context("cannot start WasmEdge")?;
-    let output = child.stdout.take().context("the service has no output")?;
+    let mut child = serving(paths, options, &usher, &module)?.spawn().context("cannot start usher")?;
+    let output = child.stdout.take().context("usher has no output")?;
     send_lines(output, sender);
-    serve(&mut child, &events, options)
+    follow(&mut child, &events)
 }
 
-/// Follows the service until it ends or is to end.
-fn serve(child: &mut Child, events: &Receiver<Event>, options: &Options) -> Result<()> {
-    let mut talking = true;
+/// Follows usher until it ends, and asks it to when that is wanted.
+fn follow(child: &mut Child, events: &Receiver<Event>) -> Result<()> {
+    let (mut talking, mut stopping) = (true, false);
+    let mut greeting = Greeting::default();
     loop {
-        match events.recv().context("the service's events are lost")? {
-            Event::Line(line) => show(&line, options),
+        match events.recv().context("usher's events are lost")? {
+            Event::Line(line) => greeting.hear(&line).iter().for_each(|text| println!("{text}")),
             Event::EndOfLines => talking = false,
             Event::Signal(SIGCHLD) => {}
             Event::Signal(_) => {
-                end(child, events)?;
-                println!("stopped");
-                return Ok(());
+                stopping = true;
+                // By the first usher drains, within a time of its own; by another it ends at once.
+                end(child)?;
             }
         }
         // Its end and that of its lines come in any order; all that it wrote is shown first.
-        if !talking && let Some(status) = child.try_wait().context("the service is lost")? {
-            bail!("the service ended by itself ({status}); its last lines say why");
+        if !talking && let Some(status) = child.try_wait().context("usher is lost")? {
+            if stopping {
+                println!("stopped");
+                return Ok(());
+            }
+            bail!("usher ended by itself ({status}); its last lines say why");
         }
     }
 }
 
-/// Ends the service: politely, then, by a second signal or when it takes too long, at once.
-fn end(child: &mut Child, events: &Receiver<Event>) -> Result<ExitStatus> {
-    let pid = i32::try_from(child.id()).context("a process id beyond the system's own")?;
-    kill(Pid::from_raw(pid), Signal::SIGTERM).context("cannot signal the service")?;
-    let deadline = Instant::now() + END_WITHIN;
-    loop {
-        if let Some(status) = child.try_wait().context("the service is lost")? {
-            return Ok(status);
-        }
-        match events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(Event::Signal(SIGCHLD) | Event::Line(_) | Event::EndOfLines) => {}
-            Ok(Event::Signal(_)) | Err(_) => {
-                child.kill().context("cannot end the service")?;
-                return child.wait().context("the service is lost");
-            }
-        }
+/// Asks usher to end.
+fn end(child: &mut Child) -> Result<()> {
+    if child.try_wait().context("usher is lost")?.is_some() {
+        return Ok(());
     }
+    let pid = i32::try_from(child.id()).context("a process id beyond the system's own")?;
+    kill(Pid::from_raw(pid), Signal::SIGTERM).context("cannot signal usher")
 }
 
 /// What happens while the service runs.
@@ -143,29 +108,25 @@ fn send_lines(output: ChildStdout, events: Sender<Event>) {
     });
 }
 
-/// The command that serves `code`.
-fn wasmedge(paths: &Paths, options: &Options, code: &Path) -> Result<Command> {
-    let mut command = Command::new(paths.wasmedge_bin());
-    command.current_dir(paths.root());
-    // 0.17 interprets even compiled code unless told.
-    let mode = if options.interpret { "interpreter" } else { "aot" };
-    command.args(["--run-mode", mode, "--dir", ".:."]);
-    let own = FORWARDED.iter().filter_map(|name| Some(format!("{name}={}", env::var(name).ok()?)));
-    let settings: Vec<String> = own.chain(options.env.iter().cloned()).collect();
-    for folder in settings.iter().filter_map(|setting| folder_outside(setting)) {
-        // WasmEdge goes on without a folder that is missing, and the data would land elsewhere.
-        files::make_folder(&folder)?;
-        command.arg("--dir").arg(format!("{0}:{0}", folder.display()));
+/// The command that serves `module`.
+fn serving(paths: &Paths, options: &Options, usher: &Path, module: &Path) -> Result<Command> {
+    let mut command = host::command(paths, usher);
+    command.arg("serve").arg(module.file_name().context("a module has a name")?);
+    command.args(["--listen", &options.listen.to_string(), "--admin", "127.0.0.1:0", "--dir", "."]);
+    if options.interpret {
+        command.arg("--interpret");
     }
-    command.arg("--env").arg(format!("LISTEN_ADDR={}", options.listen));
-    for setting in &settings {
+    // Usher hands the service's settings on, but not the folder that one of them may name.
+    let inherited = env::var("DATA_DIR").ok().map(|folder| format!("DATA_DIR={folder}"));
+    for folder in inherited.iter().chain(&options.env).filter_map(|setting| folder_outside(setting)) {
+        files::make_folder(&folder)?;
+        command.arg("--dir").arg(folder);
+    }
+    for setting in &options.env {
         command.arg("--env").arg(setting);
     }
-    command.arg(code);
-    command.stdin(Stdio::null()).stdout(Stdio::piped());
-    // Ctrl-C goes to a terminal's whole process group; in its own, the service hears it from us.
+    // Ctrl-C goes to a terminal's whole process group; in its own, usher hears it from us, and once.
     command.process_group(0);
-    end_with_us(&mut command);
     Ok(command)
 }
 
@@ -193,31 +154,45 @@ fn check_free(address: SocketAddr) -> Result<()> {
     }
 }
 
-fn show(line: &str, options: &Options) {
-    match greeting(line, options.interpret) {
-        Some(greeting) => println!("{greeting}"),
-        None => println!("{line}"),
-    }
+/// What usher says once it serves, a line after the other, up to the number of workers.
+#[derive(Default)]
+struct Greeting {
+    code: String,
+    open: String,
+    store: String,
+    admin: String,
 }
 
-/// What a newcomer needs to know, when `line` says that the service listens.
-fn greeting(line: &str, interpret: bool) -> Option<String> {
-    let said = line.strip_prefix(LISTENING)?;
-    let (url, about) = said.split_once(' ').unwrap_or((said, ""));
-    if !url.starts_with("http://") {
-        return None;
+impl Greeting {
+    /// Takes a line of usher's and gives what is to be shown for it.
+    fn hear(&mut self, line: &str) -> Option<String> {
+        if let Some((_, code)) = line.strip_prefix("usher ").and_then(|said| said.split_once(", ")) {
+            code.clone_into(&mut self.code);
+        } else if let Some(said) = line.strip_prefix("listening on http://") {
+            let (address, about) = said.split_once(' ').unwrap_or((said, ""));
+            self.open = to_open(address);
+            about.trim_matches(['(', ')']).trim_start_matches("store: ").clone_into(&mut self.store);
+        } else if let Some(address) = line.strip_prefix("admin on ") {
+            address.clone_into(&mut self.admin);
+        } else if let Some((count, reason)) = workers(line) {
+            return Some(self.text(count, reason));
+        } else {
+            return Some(line.to_owned());
+        }
+        None
     }
-    let store = about.trim_matches(['(', ')']).trim_start_matches("store: ");
-    let code =
-        if interpret { "interpreted: for trying out only, ten times slower" } else { "compiled ahead of time (AOT)" };
-    // "Any address" is one to listen on, not one to open.
-    let open = url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:");
-    Some(format!(
-        r#"
+
+    /// What a newcomer needs to know.
+    fn text(&self, workers: &str, reason: &str) -> String {
+        let Self { code, open, store, admin } = self;
+        format!(
+            r#"
   The users service is ready:  {open}
 
   store    {store}
   code     {code}
+  workers  {workers}: {reason}
+  admin    {admin}
 
   Try:
     curl {open}/api/users -H 'Content-Type: application/json' -d '{{"name":"Ada Lovelace","email":"ada@example.org"}}'
@@ -226,39 +201,68 @@ fn greeting(line: &str, interpret: bool) -> Option<String> {
 
   Ctrl-C stops it.
 "#
-    ))
+        )
+    }
+}
+
+/// "Any address" is one to listen on, not one to open.
+fn to_open(address: &str) -> String {
+    let port = |any: &str| address.strip_prefix(any);
+    match (port("0.0.0.0:"), port("[::]:")) {
+        (Some(port), _) => format!("http://127.0.0.1:{port}"),
+        (_, Some(port)) => format!("http://[::1]:{port}"),
+        _ => format!("http://{address}"),
+    }
+}
+
+/// How many workers there are, and why, where `line` says so.
+fn workers(line: &str) -> Option<(&str, &str)> {
+    let (count, reason) = line.split_once(" workers: ").or_else(|| line.split_once(" worker: "))?;
+    count.parse::<u16>().is_ok().then_some((count, reason))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const CODE: &str = "usher 0.1.0: service.wasm, compiled ahead of time (WasmEdge 0.17.1)";
+    const LISTENING: &str = "listening on http://0.0.0.0:8080 (store: embedded in ./data)";
+    const ADMIN: &str = "admin on http://127.0.0.1:9090";
+
     #[test]
-    fn the_greeting_has_address_store_and_three_things_to_try() {
-        let line = "listening on http://127.0.0.1:8080 (store: embedded in ./data)";
-        let text = greeting(line, false).unwrap();
-        assert!(text.contains("ready:  http://127.0.0.1:8080\n"), "{text}");
-        assert!(text.contains("embedded in ./data\n") && text.contains("AOT"), "{text}");
+    fn the_greeting_has_all_that_usher_says_and_three_things_to_try() {
+        let mut greeting = Greeting::default();
+        for line in [CODE, LISTENING, ADMIN] {
+            assert_eq!(greeting.hear(line), None);
+        }
+        let text = greeting.hear("1 worker: only one can use the store").unwrap();
+        for expected in [
+            "ready:  http://127.0.0.1:8080\n",
+            "store    embedded in ./data\n",
+            "code     compiled ahead of time (WasmEdge 0.17.1)\n",
+            "workers  1: only one can use the store\n",
+            "admin    http://127.0.0.1:9090\n",
+        ] {
+            assert!(text.contains(expected), "{text}");
+        }
         assert_eq!(text.matches("curl http://127.0.0.1:8080/api/users").count(), 3);
-        assert!(greeting(line, true).unwrap().contains("interpreted"));
+        let text = greeting.hear("2 workers: one for each processor").unwrap();
+        assert!(text.contains("workers  2: one for each processor\n"), "{text}");
     }
 
     #[test]
-    fn other_lines_are_no_greeting_and_any_address_is_made_one_to_open() {
-        assert_eq!(greeting("hello", false), None);
-        assert_eq!(greeting("listening on nothing", false), None);
-        let text = greeting("listening on http://0.0.0.0:80", false).unwrap();
-        assert!(text.contains("http://127.0.0.1:80/api/users"), "{text}");
+    fn other_lines_are_shown_as_they_are() {
+        let mut greeting = Greeting::default();
+        for line in ["hello", "listening on nothing", "two workers: gone"] {
+            assert_eq!(greeting.hear(line).unwrap(), line);
+        }
     }
 
     #[test]
-    fn every_setting_but_where_to_listen_and_control_is_forwarded() {
-        let config = include_str!("../../service/src/config.rs");
-        let table = config.split("settings! {\n").nth(1).unwrap().split("\n}").next().unwrap();
-        let names = table.lines().filter_map(|line| line.trim().strip_prefix('"')?.split('"').next());
-        let names: Vec<&str> =
-            names.filter(|name| !["LISTEN_", "ADMIN_"].iter().any(|own| name.starts_with(own))).collect();
-        assert_eq!(names, FORWARDED);
+    fn any_address_is_made_one_to_open() {
+        assert_eq!(to_open("0.0.0.0:80"), "http://127.0.0.1:80");
+        assert_eq!(to_open("[::]:80"), "http://[::1]:80");
+        assert_eq!(to_open("10.0.0.0:80"), "http://10.0.0.0:80");
     }
 
     #[test]

@@ -10,6 +10,12 @@ use std::process::Command;
 /// A function that does not fit on a screen does more than one thing.
 const MAX_FUNCTION_LINES: usize = 70;
 
+/// Where the guest's source lies.
+const SERVICE: &str = "service/src";
+
+/// Where the host's source lies.
+const HOST: &str = "host/src";
+
 /// What is larger is no source.
 const MAX_TRACKED_BYTES: u64 = 1_000_000;
 
@@ -46,11 +52,30 @@ fn the_extension_only_in_its_module(path: &str, text: &str) -> Vec<String> {
     unless(under(path, &["inference/ext.rs"]), path, text, rule, |code| code.contains("wasmedge_tensorflow"))
 }
 
+fn wasmedge_only_in_the_engine(path: &str, text: &str) -> Vec<String> {
+    let rule = "WasmEdge only in host/src/engine: the supervisor goes on whatever happens in it";
+    unless(under(path, &["engine/"]), path, text, rule, |code| {
+        has_word(code, "wasmedge_sdk") || has_word(code, "wasmedge_sys")
+    })
+}
+
+fn c_interface_only_in_wasi(path: &str, text: &str) -> Vec<String> {
+    let rule = "WasmEdge's C interface only in host/src/engine/wasi: the SDK everywhere else";
+    unless(under(path, &["engine/wasi/"]), path, text, rule, |code| {
+        code.contains("ffi::WasmEdge") || has_word(code, "wasmedge_sys")
+    })
+}
+
+fn the_host_knows_no_users(path: &str, text: &str) -> Vec<String> {
+    let rule = "the host serves any module and knows nothing of users";
+    unless(false, path, text, rule, |code| has_word(code, "users"))
+}
+
 fn nothing_may_panic(path: &str, text: &str) -> Vec<String> {
-    let ends_the_guest =
+    let ends_the_process =
         [".unwrap()", ".expect(", "panic!", "todo!", "unimplemented!", "unreachable!", "println!", "eprintln!"];
-    let rule = "a panic ends the guest, and println! panics on a closed pipe: return the error";
-    unless(false, path, text, rule, |code| ends_the_guest.iter().any(|call| code.contains(call)))
+    let rule = "a panic ends the process, and println! panics on a closed pipe: return the error";
+    unless(false, path, text, rule, |code| ends_the_process.iter().any(|call| code.contains(call)))
 }
 
 fn functions_fit_on_a_screen(path: &str, text: &str) -> Vec<String> {
@@ -92,37 +117,54 @@ fn no_registry_is_named(path: &str, text: &str, hosts: &BTreeSet<String>) -> Vec
 
 #[test]
 fn hyper_stays_in_the_server() {
-    check(hyper_only_in_the_server);
+    check(SERVICE, hyper_only_in_the_server);
 }
 
 #[test]
 fn tokio_stays_at_the_edges() {
-    check(tokio_only_at_the_edges);
+    check(SERVICE, tokio_only_at_the_edges);
 }
 
 #[test]
 fn databases_stay_in_the_store() {
-    check(databases_only_in_the_store);
+    check(SERVICE, databases_only_in_the_store);
 }
 
 #[test]
 fn the_environment_is_read_in_config() {
-    check(environment_only_in_config);
+    check(SERVICE, environment_only_in_config);
 }
 
 #[test]
 fn the_extension_stays_in_its_module() {
-    check(the_extension_only_in_its_module);
+    check(SERVICE, the_extension_only_in_its_module);
 }
 
 #[test]
 fn the_service_does_not_panic() {
-    check(nothing_may_panic);
+    check(SERVICE, nothing_may_panic);
 }
 
 #[test]
 fn the_services_functions_are_short() {
-    check(functions_fit_on_a_screen);
+    check(SERVICE, functions_fit_on_a_screen);
+}
+
+#[test]
+fn wasmedge_stays_in_the_engine_and_its_c_interface_in_wasi() {
+    check(HOST, wasmedge_only_in_the_engine);
+    check(HOST, c_interface_only_in_wasi);
+}
+
+#[test]
+fn the_host_serves_any_module() {
+    check(HOST, the_host_knows_no_users);
+}
+
+#[test]
+fn the_host_does_not_panic_and_its_functions_are_short() {
+    check(HOST, nothing_may_panic);
+    check(HOST, functions_fit_on_a_screen);
 }
 
 #[test]
@@ -153,7 +195,9 @@ fn no_large_file_is_tracked() {
 #[test]
 fn each_rule_finds_its_offence_and_allows_its_place() {
     type Rule = fn(&str, &str) -> Vec<String>;
-    let cases: [(Rule, &str, &str); 5] = [
+    let cases: [(Rule, &str, &str); 7] = [
+        (wasmedge_only_in_the_engine, "use wasmedge_sdk::Vm;", "engine/worker.rs"),
+        (c_interface_only_in_wasi, "ffi::WasmEdge_ValueGenI32(0)", "engine/wasi/mod.rs"),
         (hyper_only_in_the_server, "use hyper::Body;", "server/http.rs"),
         (tokio_only_at_the_edges, "tokio::spawn(work);", "lib.rs"),
         (databases_only_in_the_store, "let q = \"SELECT id\";", "store/mysql.rs"),
@@ -226,9 +270,9 @@ fn named_registries_are_found_and_not_repeated() {
 // ---- How the rules look at things ----
 
 /// Applies a rule to every source file of the service that is not for tests alone.
-fn check(rule: fn(&str, &str) -> Vec<String>) {
-    let sources = rust_files(&root().join("service/src"));
-    assert!(!sources.is_empty(), "service/src has no source files");
+fn check(place: &str, rule: fn(&str, &str) -> Vec<String>) {
+    let sources = rust_files(&root().join(place));
+    assert!(!sources.is_empty(), "{place} has no source files");
     let for_tests: Vec<String> = sources
         .iter()
         .flat_map(|(path, text)| {
@@ -257,9 +301,9 @@ fn unless(allowed: bool, path: &str, text: &str, rule: &str, offends: impl Fn(&s
     code.filter(|(_, line)| offends(line)).map(|(number, line)| offence(path, number, rule, line)).collect()
 }
 
-/// Whether a path of the service is one of `places`, or in one that ends with a slash.
+/// Whether a path of the service or the host is one of `places`, or in one that ends with a slash.
 fn under(path: &str, places: &[&str]) -> bool {
-    let inner = path.strip_prefix("service/src/").unwrap_or(path);
+    let inner = [SERVICE, HOST].iter().find_map(|source| path.strip_prefix(source)?.strip_prefix('/')).unwrap_or(path);
     places.iter().any(|place| inner == *place || (place.ends_with('/') && inner.starts_with(place)))
 }
 

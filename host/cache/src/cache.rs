@@ -51,6 +51,12 @@ impl Cache {
         folder::for_user()
     }
 
+    /// Fails where compiled modules cannot be kept; the folder is made.
+    pub fn check(&self) -> Result<()> {
+        self.usable(files::make_folder(&self.folder).and_then(|()| folder::check_runnable(&self.folder)))?;
+        self.usable(self.staging_file()).map(drop)
+    }
+
     /// The compiled form of a module when it is there, whole and can be run. Needs no right to write.
     pub fn find(&self, key: &Key) -> Option<PathBuf> {
         let entry = Entry::new(&self.folder, key);
@@ -106,6 +112,10 @@ impl Cache {
     /// A file for a compiler to write, in a folder without those of earlier runs.
     fn stage(&self) -> Result<tempfile::NamedTempFile> {
         files::remove_leftovers(&self.folder)?;
+        self.staging_file()
+    }
+
+    fn staging_file(&self) -> Result<tempfile::NamedTempFile> {
         files::staging()
             .suffix(".so")
             .tempfile_in(&self.folder)
@@ -161,6 +171,7 @@ impl Code {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::digest::Digest;
     use crate::key::Cpu;
     use std::fs::{File, Permissions};
     use std::os::unix::fs::PermissionsExt;
@@ -173,7 +184,7 @@ mod tests {
     use tempfile::TempDir;
 
     fn key(module: &str) -> Key {
-        Key::new(module.as_bytes(), "0.17.1", "", &Cpu::Generic)
+        Key::new(Digest::of(module.as_bytes()), "0.17.1", "", &Cpu::Generic)
     }
 
     fn cache() -> (TempDir, Cache) {

@@ -6,8 +6,9 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::digest::Digest;
 use crate::files;
-use crate::key::{self, Key};
+use crate::key::Key;
 
 /// The extension of an entry's code.
 pub const CODE: &str = "so";
@@ -34,7 +35,7 @@ impl<'a> Entry<'a> {
 
     /// A damaged entry, or another's, would be run as native code, so it counts as absent.
     pub fn is_whole(&self) -> bool {
-        match (fs::read_to_string(self.record()), key::digest_of(&self.code)) {
+        match (fs::read_to_string(self.record()), Digest::of_file(&self.code)) {
             (Ok(record), Ok(code)) => record == self.key.record(&code),
             _ => false,
         }
@@ -44,7 +45,7 @@ impl<'a> Entry<'a> {
     pub fn put(&self, compiled: &Path) -> Result<()> {
         let code = fs::read(compiled).with_context(|| format!("cannot read {}", compiled.display()))?;
         ensure!(!code.is_empty(), "the compiler wrote nothing");
-        files::write_atomically(&self.record(), self.key.record(&key::digest(&code)).as_bytes())?;
+        files::write_atomically(&self.record(), self.key.record(&Digest::of(&code)).as_bytes())?;
         files::write_atomically(&self.code, &code)
     }
 
@@ -72,7 +73,7 @@ mod tests {
     use crate::key::Cpu;
 
     fn key(cpu: &str) -> Key {
-        Key::new(b"module", "0.17.1", "", &Cpu::Like(cpu.to_owned()))
+        Key::new(Digest::of(b"module"), "0.17.1", "", &Cpu::Like(cpu.to_owned()))
     }
 
     fn put(entry: &Entry, code: &str) {

@@ -2,45 +2,40 @@
 
 use std::env::consts::ARCH;
 use std::fmt::{self, Display, Formatter};
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::path::Path;
+use std::fs;
 
-use sha2::{Digest, Sha256};
+use blake3::Hasher;
+
+use crate::digest::Digest;
 
 /// Everything that the code of a compiled module depends on.
 #[derive(Debug, Clone)]
 pub struct Key {
-    module: String,
+    module: Digest,
     wasmedge: String,
     options: String,
     cpu: String,
 }
 
 impl Key {
-    /// The key of what WasmEdge `wasmedge` ("0.17.1") makes of a module's bytes with these options.
-    pub fn new(module: &[u8], wasmedge: &str, options: &str, cpu: &Cpu) -> Self {
-        Self {
-            module: digest(module),
-            wasmedge: wasmedge.to_owned(),
-            options: options.to_owned(),
-            cpu: cpu.to_string(),
-        }
+    /// The key of what WasmEdge `wasmedge` ("0.17.1") makes of a module with these options.
+    pub fn new(module: Digest, wasmedge: &str, options: &str, cpu: &Cpu) -> Self {
+        Self { module, wasmedge: wasmedge.to_owned(), options: options.to_owned(), cpu: cpu.to_string() }
     }
 
     /// A name for files: 64 hexadecimal digits.
     pub(crate) fn name(&self) -> String {
-        let mut hash = Sha256::new();
-        for part in [&self.module, &self.wasmedge, &self.options, &self.cpu] {
+        let mut hasher = Hasher::new();
+        for part in [self.module.as_str(), &self.wasmedge, &self.options, &self.cpu] {
             // Hashed one by one, so that no part can run over into the next.
-            hash.update(Sha256::digest(part));
+            hasher.update(blake3::hash(part.as_bytes()).as_bytes());
         }
-        hex(&hash.finalize())
+        hasher.finalize().to_string()
     }
 
     /// The parts and the digest of the code, for people and to be compared as a whole: quoted, so that
     /// no part can pass for another.
-    pub(crate) fn record(&self, code: &str) -> String {
+    pub(crate) fn record(&self, code: &Digest) -> String {
         let Self { module, wasmedge, options, cpu } = self;
         format!("module {module}\nwasmedge {wasmedge:?}\noptions {options:?}\ncpu {cpu:?}\ncode {code}\n")
     }
@@ -79,31 +74,13 @@ fn model_in(cpuinfo: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// The digest of bytes, in hexadecimal digits.
-pub(crate) fn digest(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-/// The digest of a file, read piece by piece: memory for all of it would take as long as the hash.
-pub(crate) fn digest_of(file: &Path) -> io::Result<String> {
-    let mut file = File::open(file)?;
-    let mut hash = Sha256::new();
-    let mut piece = vec![0; 256 << 10];
-    loop {
-        match file.read(&mut piece)? {
-            0 => return Ok(hex(&hash.finalize())),
-            length => hash.update(piece.get(..length).unwrap_or_default()),
-        }
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn key(module: &str, wasmedge: &str, options: &str, cpu: &Cpu) -> Key {
+        Key::new(Digest::of(module.as_bytes()), wasmedge, options, cpu)
+    }
 
     fn like(model: &str) -> Cpu {
         Cpu::Like(model.to_owned())
@@ -111,51 +88,43 @@ mod tests {
 
     #[test]
     fn every_part_changes_the_name_and_the_record() {
-        let base = Key::new(b"module", "0.17.1", "-O3", &like("cpu"));
+        let base = key("module", "0.17.1", "-O3", &like("cpu"));
         let others = [
-            Key::new(b"modulf", "0.17.1", "-O3", &like("cpu")),
-            Key::new(b"module", "0.17.2", "-O3", &like("cpu")),
-            Key::new(b"module", "0.17.1", "", &like("cpu")),
-            Key::new(b"module", "0.17.1", "-O3", &like("cpv")),
-            Key::new(b"module", "0.17.1", "-O3", &Cpu::Generic),
+            key("modulf", "0.17.1", "-O3", &like("cpu")),
+            key("module", "0.17.2", "-O3", &like("cpu")),
+            key("module", "0.17.1", "", &like("cpu")),
+            key("module", "0.17.1", "-O3", &like("cpv")),
+            key("module", "0.17.1", "-O3", &Cpu::Generic),
         ];
         assert_eq!(base.name(), base.clone().name());
         assert_eq!(base.name().len(), 64);
         for other in others {
             assert_ne!(base.name(), other.name(), "{other:?}");
-            assert_ne!(base.record("code"), other.record("code"), "{other:?}");
+            assert_ne!(base.record(&Digest::of(b"code")), other.record(&Digest::of(b"code")), "{other:?}");
         }
-        assert_ne!(base.record("code"), base.record("codf"));
+        assert_ne!(base.record(&Digest::of(b"code")), base.record(&Digest::of(b"codf")));
     }
 
     #[test]
     fn no_part_runs_over_into_the_next() {
-        let one = Key::new(b"", "a", "b0", &Cpu::Generic);
-        let other = Key::new(b"", "ab", "0", &Cpu::Generic);
+        let one = key("", "a", "b0", &Cpu::Generic);
+        let other = key("", "ab", "0", &Cpu::Generic);
         assert_ne!(one.name(), other.name());
-        let forged = Key::new(b"", "a\"\noptions \"b", "c", &Cpu::Generic);
-        let plain = Key::new(b"", "a", "b", &Cpu::Generic);
-        assert!(!forged.record("").starts_with(plain.record("").split("cpu").next().unwrap()));
+        let forged = key("", "a\"\noptions \"b", "c", &Cpu::Generic);
+        let plain = key("", "a", "b", &Cpu::Generic);
+        assert!(
+            !forged.record(&Digest::of(b"")).starts_with(plain.record(&Digest::of(b"")).split("cpu").next().unwrap())
+        );
     }
 
     #[test]
     fn a_record_reads_well() {
-        let key = Key::new(b"", "0.17.1", "-O3", &like("model name\t: X"));
-        let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        let key = key("", "0.17.1", "-O3", &like("model name\t: X"));
+        let empty = Digest::of(b"");
         let wanted = format!(
-            "module {empty}\nwasmedge \"0.17.1\"\noptions \"-O3\"\ncpu \"{ARCH}\\nmodel name\\t: X\"\ncode 00ff\n"
+            "module {empty}\nwasmedge \"0.17.1\"\noptions \"-O3\"\ncpu \"{ARCH}\\nmodel name\\t: X\"\ncode {empty}\n"
         );
-        assert_eq!(key.record("00ff"), wanted);
-    }
-
-    #[test]
-    fn a_files_digest_is_that_of_its_bytes() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        for length in [0, 1, (256 << 10) - 1, 256 << 10, 700_000] {
-            let bytes: Vec<u8> = (0..length).map(|n: usize| n as u8).collect();
-            fs::write(file.path(), &bytes).unwrap();
-            assert_eq!(digest_of(file.path()).unwrap(), digest(&bytes));
-        }
+        assert_eq!(key.record(&empty), wanted);
     }
 
     #[test]

@@ -11,10 +11,12 @@
 )]
 
 mod cache;
+mod digest;
 mod entry;
 pub mod files;
 mod folder;
 mod key;
 
 pub use cache::{Cache, Compiled, MAX_BYTES, MAX_ENTRIES};
+pub use digest::Digest;
 pub use key::{Cpu, Key};

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::{env, process};
 
-use aot_cache::{Cache, Cpu, Key};
+use aot_cache::{Cache, Cpu, Digest, Key};
 
 /// Tells a test process which folder to use.
 const FOLDER: &str = "USHER_TEST_FOLDER";
@@ -23,7 +23,7 @@ fn starter(folder: &Path) -> Command {
 }
 
 fn key() -> Key {
-    Key::new(b"module", "0.17.1", "", &Cpu::this())
+    Key::new(Digest::of(b"module"), "0.17.1", "", &Cpu::this())
 }
 
 #[test]

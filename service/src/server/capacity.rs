@@ -21,14 +21,26 @@ pub enum CapacityError {
     None,
 }
 
-/// Connections at once: `wanted`, or as many as the descriptors that are free now allow, with
+/// What bounds the connections.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Those that were asked for; `None`: as many as possible.
+    pub connections: Option<usize>,
+    /// Free descriptors, where the host said how many; `None`: they are counted.
+    pub descriptors: Option<usize>,
+}
+
+/// Connections at once: those that were asked for, or as many as the free descriptors allow, with
 /// `others` of them left to the store and to control.
 ///
 /// # Errors
 /// If there is no room for so many.
-pub fn connections(wanted: Option<usize>, others: usize) -> Result<usize, CapacityError> {
+pub fn connections(bounds: Bounds, others: usize) -> Result<usize, CapacityError> {
     let reserved = others + PROBE_ROOM + SPARE;
-    let room = free_descriptors(CONNECTIONS_MAX + reserved).saturating_sub(reserved);
+    let enough = CONNECTIONS_MAX + reserved;
+    let free = bounds.descriptors.map_or_else(|| free_descriptors(enough), |free| free.min(enough));
+    let room = free.saturating_sub(reserved);
+    let wanted = bounds.connections;
     match wanted {
         Some(wanted) if wanted > room => Err(CapacityError::TooMany { wanted, room }),
         Some(wanted) => Ok(wanted),
@@ -52,4 +64,22 @@ fn take_one() -> io::Result<impl Sized> {
 #[cfg(not(target_os = "wasi"))]
 fn take_one() -> io::Result<impl Sized> {
     std::fs::File::open("/dev/null")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(connections: Option<usize>, descriptors: usize) -> Result<usize, CapacityError> {
+        super::connections(Bounds { connections, descriptors: Some(descriptors) }, 10)
+    }
+
+    #[test]
+    fn what_the_host_says_is_not_counted_anew() {
+        assert_eq!(with(None, 64).unwrap(), 64 - 10 - PROBE_ROOM - SPARE);
+        assert_eq!(with(None, 1_000_000).unwrap(), CONNECTIONS_MAX);
+        assert_eq!(with(Some(20), 64).unwrap(), 20);
+        assert!(matches!(with(Some(40), 64), Err(CapacityError::TooMany { wanted: 40, room: 32 })));
+        assert!(matches!(with(None, 5), Err(CapacityError::None)));
+    }
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::capacity::{self, CapacityError};
+use super::capacity::{self, Bounds, CapacityError};
 use super::front::Front;
 use super::{CONTROL_CAPACITY, PROBE_ROOM};
 use crate::config::{Listen, Stream};
@@ -53,15 +53,15 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Starts to listen for the API. `connections` at once, or as many as there are descriptors for,
-    /// `others` of them left to the store and to control. Open those first: what they hold is then
-    /// not counted.
+    /// Starts to listen for the API, with as many connections as `bounds` allow and `others` of the
+    /// descriptors left to the store and to control. Open those first: what they hold is then not
+    /// counted.
     ///
     /// # Errors
     /// See [`ListenError`].
-    pub fn open(listen: Listen, connections: Option<usize>, others: usize) -> Result<Self, ListenError> {
+    pub fn open(listen: Listen, bounds: Bounds, others: usize) -> Result<Self, ListenError> {
         let (socket, address) = socket(listen, Front::Public)?;
-        Ok(Self { socket, address, front: Front::Public, capacity: capacity::connections(connections, others)? })
+        Ok(Self { socket, address, front: Front::Public, capacity: capacity::connections(bounds, others)? })
     }
 
     /// Starts to listen for the control routes.

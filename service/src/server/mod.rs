@@ -22,6 +22,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
+pub use capacity::Bounds;
 pub use listener::{ListenError, Listener};
 pub use stop::stop_signal;
 

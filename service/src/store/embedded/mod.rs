@@ -104,10 +104,11 @@ impl Embedded {
             return Err(OpenError::NotGranted { path: folder.to_owned() });
         }
         let folder_error = |cause| OpenError::Folder { path: folder.to_owned(), cause };
-        fs::create_dir_all(folder).map_err(folder_error)?;
-        let path = folder.join(FILE_NAME);
+        let known = grants::known_name(folder);
+        fs::create_dir_all(known).map_err(folder_error)?;
+        let path = known.join(FILE_NAME);
         // First of all: a file that another process writes looks damaged.
-        let claim = Claim::take(folder)?;
+        let claim = Claim::take(known)?;
         file::inspect(&path)?;
         let database = file::open(&path)?;
         Ok(Self { path, database: Mutex::new(Some(database)), _claim: claim })

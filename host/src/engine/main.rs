@@ -1,0 +1,47 @@
+//! `usher-engine`: the part of usher that has WasmEdge in it. Started by `usher`, not by people.
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a panic is how a test fails"))]
+
+mod code;
+mod compiler;
+mod template;
+mod trim;
+mod wasi;
+mod worker;
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use host::protocol::About;
+use wasmedge_sdk::plugin::PluginManager;
+use wasmedge_sdk::utils::CoreVersion;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match perform(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(arguments: &[&str]) -> Result<()> {
+    match arguments {
+        ["about"] => about(),
+        ["compile", module, compiled, level, target] => {
+            compiler::compile(Path::new(module), Path::new(compiled), level, target)
+        }
+        ["template", supervisor] => template::run(supervisor.parse().context("the supervisor's process id")?),
+        _ => bail!("usher-engine is started by usher; see `usher --help`"),
+    }
+}
+
+fn about() -> Result<()> {
+    PluginManager::load(None)?;
+    let about = About { wasmedge: CoreVersion::version_string(), plugins: PluginManager::names() };
+    serde_json::to_writer(io::stdout(), &about).context("cannot answer")
+}

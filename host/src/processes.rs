@@ -1,0 +1,119 @@
+//! Starting the engine's processes: the other program of this package, which has WasmEdge in it.
+
+use std::env;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use host::channel::Channel;
+use host::protocol::About;
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+
+use crate::cli::Level;
+
+/// The engine's program, which lies beside ours.
+const PROGRAM: &str = "usher-engine";
+
+/// The library that stands in for LLVM where code is only run; empty where there is none.
+const STANDIN: &str = env!("USHER_LLVM_STANDIN");
+
+/// The engine: knows how to start each of its processes.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    program: PathBuf,
+}
+
+impl Engine {
+    /// The one that lies beside this program.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn find() -> Result<Self> {
+        let ours = env::current_exe().context("cannot find out where usher lies")?;
+        let program = ours.with_file_name(PROGRAM);
+        ensure!(
+            program.is_file(),
+            "{} is missing: it belongs beside usher; build or install both together",
+            program.display()
+        );
+        Ok(Self { program })
+    }
+
+    /// What it is, and what it finds.
+    ///
+    /// # Errors
+    /// If it does not run, such as when there is no WasmEdge, or another one than it was built with.
+    pub fn about(&self) -> Result<About> {
+        let output = self.command(&["about"]).output().with_context(|| self.lost())?;
+        if !output.status.success() {
+            bail!(self.broken(&String::from_utf8_lossy(&output.stderr)));
+        }
+        serde_json::from_slice(&output.stdout).with_context(|| format!("{} said nonsense", self.program.display()))
+    }
+
+    /// Compiles a module; what goes wrong is in the error.
+    pub fn compile(&self, module: &Path, compiled: &Path, level: Level, generic: bool) -> Result<()> {
+        let target = if generic { "generic" } else { "native" };
+        let mut command = self.command(&["compile"]);
+        command.arg(module).arg(compiled).args([level.to_string(), target.to_owned()]);
+        end_with_us(&mut command);
+        let output = command.stdin(Stdio::null()).output().with_context(|| self.lost())?;
+        if !output.status.success() {
+            let said =
+                format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            bail!("cannot compile {} ({}):\n{}", module.display(), output.status, said.trim_end());
+        }
+        Ok(())
+    }
+
+    /// Starts a template, connected to the channel returned.
+    pub fn template(&self, real_llvm: bool) -> Result<(Child, Channel)> {
+        let (ours, theirs) = Channel::pair().context("cannot make a channel")?;
+        let mut command = self.command(&["template"]);
+        command.arg(std::process::id().to_string()).stdin(Stdio::from(OwnedFd::from(theirs)));
+        if !real_llvm && let Some(standin) = standin() {
+            // Preloaded it is taken for the library that it is called after, wherever that is found.
+            command.env("LD_PRELOAD", standin);
+        }
+        // A group of its own: Ctrl-C in a terminal is for the supervisor alone, which then drains.
+        command.process_group(0);
+        Ok((command.spawn().with_context(|| self.lost())?, ours))
+    }
+
+    /// Why a process of the engine that ended before it said anything did so.
+    pub fn broken(&self, said: &str) -> String {
+        format!(
+            "{} does not run: {}\nit needs the libwasmedge that it was built with (0.17); build it anew after \
+             `cargo xtask setup`, or install that WasmEdge",
+            self.program.display(),
+            said.trim_end()
+        )
+    }
+
+    fn lost(&self) -> String {
+        format!("cannot start {}", self.program.display())
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(arguments);
+        command
+    }
+}
+
+/// The library that stands in for LLVM, where there is one.
+pub fn standin() -> Option<&'static Path> {
+    Some(Path::new(STANDIN)).filter(|path| path.is_file())
+}
+
+/// Asks the kernel to end the child with the thread that starts it.
+fn end_with_us(command: &mut Command) {
+    // SAFETY: between fork and exec only prctl(2) is called, which is async-signal-safe.
+    unsafe {
+        command.pre_exec(|| prctl::set_pdeathsig(Signal::SIGKILL).map_err(io::Error::from));
+    }
+}

@@ -1,0 +1,108 @@
+//! The messages between the supervisor and the engine's processes.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Exit code of a worker whose guest trapped or could not be started: the host's, not the guest's own
+/// (sysexits.h calls it an internal software error).
+pub const TRAPPED: i32 = 70;
+
+/// Size of a page of a guest's memory in bytes (WebAssembly core specification §4.2.8).
+pub const PAGE_BYTES: u64 = 64 << 10;
+
+/// How a module is executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mode {
+    /// As native code, compiled ahead of time.
+    Aot,
+    /// Instruction by instruction.
+    Interpreter,
+}
+
+/// What a guest is given. It sees nothing else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guest {
+    /// Its arguments, its own name first.
+    pub arguments: Vec<String>,
+    /// Its environment, each as NAME=VALUE.
+    pub environment: Vec<String>,
+    /// Its folders, each as GUEST:HOST or GUEST:HOST:readonly.
+    pub folders: Vec<String>,
+}
+
+/// What a worker may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Pages of memory at most, of [`PAGE_BYTES`] each.
+    pub memory_pages: u32,
+    /// Descriptors at most; `None`: as many as the host itself.
+    pub open_files: Option<u64>,
+}
+
+/// Everything that a template needs to make workers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The module, or its compiled form, as `mode` says.
+    pub code: PathBuf,
+    /// How it is executed.
+    pub mode: Mode,
+    /// What it is given.
+    pub guest: Guest,
+    /// What each worker may take.
+    pub limits: Limits,
+}
+
+/// From the supervisor to a template.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Order {
+    /// The first one: load this.
+    Load(Plan),
+    /// Make a worker. Its public listener and its control listener come along, in this order.
+    Fork {
+        /// The worker's number.
+        worker: usize,
+        /// What is in its environment alone, each as NAME=VALUE.
+        environment: Vec<String>,
+    },
+}
+
+/// From a template, or a worker that it just made, to the supervisor.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Report {
+    /// The first one: a template is there.
+    Hello {
+        /// The version of its WasmEdge ("0.17.1").
+        wasmedge: String,
+    },
+    /// The module is loaded.
+    Loaded,
+    /// The module cannot be loaded; the template ends.
+    Refused {
+        /// Why.
+        error: String,
+    },
+    /// A worker lives.
+    Started {
+        /// Its number.
+        worker: usize,
+        /// Its process.
+        pid: i32,
+    },
+    /// A worker could not be made.
+    NotStarted {
+        /// Its number.
+        worker: usize,
+        /// Why.
+        error: String,
+    },
+}
+
+/// What an engine is, as `usher-engine about` prints it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct About {
+    /// The version of its WasmEdge ("0.17.1").
+    pub wasmedge: String,
+    /// The names of the WasmEdge plugins that it finds.
+    pub plugins: Vec<String>,
+}

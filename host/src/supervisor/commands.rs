@@ -1,0 +1,107 @@
+//! What the admin address asks for.
+
+use tokio::sync::oneshot;
+use tokio::time::{Duration, timeout};
+
+use super::Supervisor;
+use super::control::{self, Queued};
+use super::seat::{Seat, Shown, State};
+
+/// How long a worker may take to say whether it is ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// Orders and questions from the admin address.
+#[derive(Debug)]
+pub enum Command {
+    /// All workers.
+    Workers(oneshot::Sender<Vec<Shown>>),
+    /// Whether requests can be served.
+    Ready(oneshot::Sender<Readiness>),
+    /// Replace a worker; answered when its successor is ready.
+    Replace { worker: usize, reply: oneshot::Sender<Result<(), String>> },
+}
+
+/// Whether requests can be served.
+#[derive(Debug)]
+pub enum Readiness {
+    Ready,
+    NotReady(String),
+}
+
+impl Supervisor {
+    pub(super) fn on_command(&mut self, command: Command) {
+        match command {
+            // Whoever asked may have gone.
+            Command::Workers(reply) => drop(reply.send(self.shown())),
+            Command::Ready(reply) => self.tell_readiness(reply),
+            Command::Replace { worker, reply } => self.replace(worker, reply),
+        }
+    }
+
+    pub(super) fn shown(&self) -> Vec<Shown> {
+        self.seats.iter().enumerate().flat_map(|(index, seat)| seat.shown(index)).collect()
+    }
+
+    /// Ready is whoever has a worker that says so.
+    pub(super) fn tell_readiness(&self, reply: oneshot::Sender<Readiness>) {
+        if self.stop.is_some() {
+            let _ = reply.send(Readiness::NotReady("the service is stopping".to_owned()));
+            return;
+        }
+        let ready =
+            |seat: &Seat| seat.current.as_ref().filter(|worker| worker.state == State::Ready).map(|w| w.control);
+        let workers: Vec<_> = self.seats.iter().filter_map(ready).collect();
+        tokio::spawn(async move {
+            let mut why = "no worker serves".to_owned();
+            for worker in workers {
+                match timeout(READY_TIMEOUT, control::ready(worker)).await {
+                    Ok(Ok(answer)) if answer.status.is_success() => return drop(reply.send(Readiness::Ready)),
+                    Ok(Ok(answer)) => why = detail(&answer.body),
+                    Ok(Err(error)) => why = format!("a worker does not answer: {error:#}"),
+                    Err(_) => why = "a worker does not answer in time".to_owned(),
+                }
+            }
+            drop(reply.send(Readiness::NotReady(why)));
+        });
+    }
+
+    /// Replaces a worker without losing a request: the new one accepts from the same slot before the old
+    /// one stops; or, where only one can use the store, starts when the old one has closed it, while
+    /// connections wait in the slot.
+    pub(super) fn replace(&mut self, index: usize, reply: oneshot::Sender<Result<(), String>>) {
+        if let Err(why) = self.try_replace(index) {
+            drop(reply.send(Err(why)));
+        } else if let Some(seat) = self.seats.get_mut(index) {
+            seat.asked.push(reply);
+        }
+    }
+
+    pub(super) fn try_replace(&mut self, index: usize) -> Result<(), String> {
+        let single = self.is_single();
+        if self.stop.is_some() {
+            return Err("the service is stopping".to_owned());
+        }
+        let count = self.seats.len();
+        let seat = self.seats.get_mut(index).ok_or_else(|| format!("there is no worker {index}; there are {count}"))?;
+        if seat.current.as_ref().is_none_or(|worker| worker.state != State::Ready) || seat.next.is_some() {
+            return Err("this worker is being replaced already".to_owned());
+        }
+        if single {
+            seat.leaving.extend(seat.current.take());
+            self.retire(index, Queued::Leave);
+            return Ok(());
+        }
+        let worker = self.new_worker(index).map_err(|error| format!("{error:#}"))?;
+        if let Some(seat) = self.seats.get_mut(index) {
+            seat.next = Some(worker);
+        }
+        self.order().map_err(|error| format!("{error:#}"))
+    }
+}
+
+/// What a problem document says (RFC 9457), or the text as it is.
+fn detail(body: &[u8]) -> String {
+    let problem: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+    let detail = problem.as_ref().and_then(|problem| problem.get("detail")?.as_str());
+    detail.map_or_else(|| String::from_utf8_lossy(body).trim().to_owned(), str::to_owned)
+}

@@ -1,0 +1,92 @@
+//! Clients that ask all the time, and note every request that was not answered.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+
+use crate::{Raw, eventually};
+
+const GET: &str = "GET /api/health HTTP/1.1\r\nHost: x\r\n\r\n";
+
+/// How clients use connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Connections {
+    /// A new one for each request.
+    Fresh,
+    /// The same one, until the service says that it closes it.
+    Kept,
+}
+
+/// Clients that are asking.
+#[derive(Debug)]
+pub struct Load {
+    ended: Arc<AtomicBool>,
+    answered: Arc<AtomicUsize>,
+    clients: Vec<JoinHandle<Vec<String>>>,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Tally {
+    /// Requests that were answered with 200.
+    pub answered: usize,
+    /// What happened to the others. A connection that was never made is not among them.
+    pub failures: Vec<String>,
+}
+
+impl Load {
+    /// Starts so many clients.
+    pub fn start(address: SocketAddr, clients: usize, connections: Connections) -> Self {
+        let (ended, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let client = |_| {
+            let (ended, answered) = (Arc::clone(&ended), Arc::clone(&answered));
+            thread::spawn(move || ask_on(address, connections, &ended, &answered))
+        };
+        let clients = (0..clients).map(client).collect();
+        Self { ended, answered, clients }
+    }
+
+    /// Waits until so many more requests were answered.
+    pub fn answers(&self, more: usize) {
+        let before = self.answered.load(Ordering::Relaxed);
+        eventually("requests are answered", || (self.answered.load(Ordering::Relaxed) >= before + more).then_some(()));
+    }
+
+    /// Ends it.
+    pub fn finish(self) -> Tally {
+        self.ended.store(true, Ordering::Relaxed);
+        let failures = self.clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
+        Tally { answered: self.answered.load(Ordering::Relaxed), failures }
+    }
+}
+
+/// Ends, too, when nobody takes connections any more.
+fn ask_on(address: SocketAddr, connections: Connections, ended: &AtomicBool, answered: &AtomicUsize) -> Vec<String> {
+    let mut failures = Vec::new();
+    let mut kept: Option<Raw> = None;
+    while !ended.load(Ordering::Relaxed) {
+        let mut connection = match kept.take().map_or_else(|| Raw::connect(address), Ok) {
+            Ok(connection) => connection,
+            Err(_) => break,
+        };
+        match ask(&mut connection) {
+            Ok(goes_on) => {
+                answered.fetch_add(1, Ordering::Relaxed);
+                kept = Some(connection).filter(|_| goes_on && connections == Connections::Kept);
+            }
+            Err(failure) => failures.push(failure),
+        }
+    }
+    failures
+}
+
+/// Whether the connection can be used again.
+fn ask(connection: &mut Raw) -> Result<bool, String> {
+    let reply = connection.request(GET).map_err(|error: io::Error| format!("{error:?}"))?;
+    if reply.status != 200 {
+        return Err(format!("status {}", reply.status));
+    }
+    Ok(reply.header("connection") != Some("close"))
+}

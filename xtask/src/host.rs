@@ -1,0 +1,40 @@
+//! The host: `usher`, with `usher-engine` beside it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::paths::Paths;
+use crate::process::end_with_us;
+use crate::{cargo, setup};
+
+/// The program that people start; it starts the engine.
+const PROGRAM: &str = "usher";
+
+/// Builds both programs and returns the path of `usher`.
+pub fn build(paths: &Paths) -> Result<PathBuf> {
+    // The engine is linked with the WasmEdge that set-up provides.
+    setup::setup(paths)?;
+    cargo::build(paths, &["--release", "--package", "host"], PROGRAM)
+}
+
+/// A command of usher's, whose output we read. Relative paths in its variables are the checkout's, wherever one stands in it.
+pub fn command(paths: &Paths, usher: &Path) -> Command {
+    let mut command = Command::new(usher);
+    command.current_dir(paths.root()).stdin(Stdio::null()).stdout(Stdio::piped());
+    end_with_us(&mut command);
+    command
+}
+
+/// The compiled form of `module`, from the cache that `usher serve` uses, too.
+pub fn compiled(paths: &Paths, usher: &Path, module: &Path) -> Result<PathBuf> {
+    let module = std::path::absolute(module).context("cannot find out where we are")?;
+    let mut command = command(paths, usher);
+    // A minute's work is told while it goes on.
+    command.arg("compile").arg(module).stderr(Stdio::inherit());
+    let output = command.output().context("cannot start usher")?;
+    ensure!(output.status.success(), "usher cannot compile the module, and says why above");
+    let path = String::from_utf8(output.stdout).context("the name of usher's cache is not UTF-8")?;
+    Ok(paths.root().join(path.trim_end()))
+}
