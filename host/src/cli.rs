@@ -1,6 +1,9 @@
 //! The command line. Every flag but --env has a twin in the environment; none of their names can be one
-//! that Kubernetes adds for a Service called `usher` (`USHER_PORT`, `USHER_SERVICE_HOST`, …).
+//! that Kubernetes adds for a Service called `usher` (`USHER_PORT`, `USHER_SERVICE_HOST`, …). A twin that is
+//! empty counts as unset.
 
+use std::env;
+use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,6 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Exit code for settings, files and addresses that are wrong; clap's own for arguments.
@@ -26,6 +30,19 @@ Exit codes:
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// Reads the arguments and the environment of the process; prints what is wrong with them and ends it.
+    pub fn read() -> Self {
+        let empty =
+            |(name, value): &(OsString, OsString)| value.is_empty() && name.as_encoded_bytes().starts_with(b"USHER_");
+        for (name, _) in env::vars_os().filter(empty).collect::<Vec<_>>() {
+            // SAFETY: the process has no other thread yet that could read its environment.
+            unsafe { env::remove_var(name) }
+        }
+        Self::parse()
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -84,10 +101,10 @@ pub struct Serve {
     #[arg(long, env = "USHER_USER", value_name = "NAME")]
     pub user: Option<String>,
     /// Interpret the module instead of compiling it: starts at once, serves ten times slower
-    #[arg(long, env = "USHER_INTERPRET")]
+    #[arg(long, env = "USHER_INTERPRET", value_parser = BoolishValueParser::new())]
     pub interpret: bool,
     /// Load the real LLVM with WasmEdge, which serving does not need, instead of a stand-in: 40 MB more
-    #[arg(long, env = "USHER_REAL_LLVM")]
+    #[arg(long, env = "USHER_REAL_LLVM", value_parser = BoolishValueParser::new())]
     pub real_llvm: bool,
     #[command(flatten)]
     pub code: Code,
@@ -100,7 +117,7 @@ pub struct Code {
     #[arg(long, env = "USHER_OPT", value_name = "LEVEL", default_value = "3")]
     pub opt: Level,
     /// Compile for any CPU of this architecture, not for this very one
-    #[arg(long, env = "USHER_GENERIC")]
+    #[arg(long, env = "USHER_GENERIC", value_parser = BoolishValueParser::new())]
     pub generic: bool,
     /// Where compiled modules are kept [default: the user's cache folder]
     #[arg(long, env = "USHER_CACHE", value_name = "FOLDER")]

@@ -30,12 +30,10 @@ mod user;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use cli::{Cli, Command};
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let result = match Cli::read().command {
         Command::Compile(options) => compile::run(&options),
         Command::Serve(options) => serve::run(options),
         Command::Check(options) => check::run(&options),

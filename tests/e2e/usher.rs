@@ -60,6 +60,16 @@ fn interpreting_is_said_loudly_and_happens_only_when_asked_for() {
 }
 
 #[test]
+fn flags_have_twins_in_the_environment_and_an_empty_one_is_none() {
+    let service = usher().env("USHER_INTERPRET", 1).env("USHER_WORKERS", "").env("USHER_GENERIC", "no").start();
+    assert!(service.stdout().contains("interpreted"), "{}", service.stdout());
+    assert_refused(&usher().env("USHER_DRAIN", "soon").run(), 2, &["--drain", "10s"]);
+    // What Kubernetes sets for a Service called `usher` is no flag.
+    let service = usher().env("USHER_PORT", "tcp://10.0.0.1:8080").env("USHER_SERVICE_HOST", "10.0.0.1").start();
+    service.assert_alive();
+}
+
+#[test]
 fn compiled_code_can_be_served_and_has_the_same_settings() {
     let service = usher().module(&artifacts::compiled()).env("LOG_FORMAT", "json").start();
     assert_eq!(service.get("/api/users").status, 200);
