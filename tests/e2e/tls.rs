@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use harness::{Authority, Builder, Database, Dns, Flavour, Identity, Validity};
+use harness::{Authority, Builder, Database, Dns, Flavour, Identity, Validity, eventually};
 use tempfile::TempDir;
 
 use crate::mysql::{assert_unavailable, at, ready};
@@ -122,7 +122,7 @@ fn each_certificate_that_is_refused_has_its_own_words_and_the_right_one_is_taken
         assert_unavailable(&service, reason, || service.get("/readyz"));
         let (_, detail) = service.get("/readyz").problem(503);
         assert!(detail.contains("certificate") && detail.contains(advice) && detail.contains("SHA-256"), "{detail}");
-        assert!(service.log().contains(&detail), "{detail}\n{}", service.log());
+        eventually("it is logged", || service.log().contains(&detail).then_some(()));
         let (_, shown) = service.get("/api/users").problem(503);
         assert!(shown.contains(reason) && !shown.contains("SHA-256"), "what clients see: {shown}");
         secured.present(&ours.sign(&HOSTS));

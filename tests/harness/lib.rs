@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 #![allow(clippy::indexing_slicing, reason = "a test fails by panicking")]
 #![allow(clippy::print_stderr, reason = "the log of a failed test is shown to people")]
+#![allow(clippy::print_stdout, reason = "what could not be tried is told to whoever looks")]
 
 pub mod artifacts;
 mod certificates;
@@ -29,7 +30,7 @@ pub use dns::{Dns, DnsAnswer};
 pub use flavour::Flavour;
 pub use load::{Connections, Load, Tally};
 pub use modules::make_module;
-pub use process::{Usage, raise_descriptor_limit};
+pub use process::{Usage, can_have_own_mounts, raise_descriptor_limit};
 pub use proxy::{Proxy, Verdict, command, error_packet, ok_packet};
 pub use service::{Builder, Failed, Runtime, Service};
 pub use wait::{eventually, within};

@@ -1,6 +1,7 @@
 //! What a process uses, from /proc.
 
 use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -48,4 +49,15 @@ pub fn raise_descriptor_limit(least: u64) {
             panic!("this test opens {least} descriptors, the hard limit is {:?}: {error}", limit.maximum)
         });
     }
+}
+
+/// Whether a process may have a view of the mounts of its own: only root's, and not where the root folder is
+/// no mount itself, as in a chroot. Says so where not.
+pub fn can_have_own_mounts() -> bool {
+    let tried = Command::new("unshare").args(["--mount", "true"]).output();
+    let can = tried.is_ok_and(|output| output.status.success());
+    if !can {
+        println!("not tried: no process may have mounts of its own here");
+    }
+    can
 }
