@@ -56,6 +56,7 @@ mod mysql_login;
 mod mysql_small;
 mod mysql_starts;
 mod readme;
+mod signals;
 mod soak;
 mod tls;
 mod users;

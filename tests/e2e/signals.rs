@@ -1,0 +1,87 @@
+//! A guest whose process is stopped and goes on, or is looked into: both interrupt what WasmEdge waits for.
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+
+use harness::{Connections, Load, Runtime, Service, eventually, wire};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Enough to meet the guest in a poll, in the one after an interrupted one, and elsewhere.
+const TIMES: usize = 20;
+
+on_every_runtime!(
+    a_service_that_is_stopped_and_continued_under_load_answers_everything,
+    an_idle_service_that_is_stopped_and_continued_answers_afterwards,
+    a_service_that_is_traced_under_load_answers_everything,
+);
+
+/// What the kernel says about a process.
+fn status(pid: u32, field: &str) -> String {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    status.lines().find_map(|line| line.strip_prefix(field)).unwrap().trim_start_matches(':').trim().to_owned()
+}
+
+fn interrupt(service: &Service) {
+    service.signal(Signal::STOP);
+    eventually("the process stops", || status(service.pid(), "State").starts_with('T').then_some(()));
+    service.signal(Signal::CONT);
+    eventually("the process goes on", || (!status(service.pid(), "State").starts_with('T')).then_some(()));
+}
+
+/// Clients of both kinds, and one that says nothing until the end.
+fn under_load(runtime: Runtime, disturb: impl Fn(&Service)) {
+    let mut service = Service::builder(runtime).start();
+    let pid = service.pid();
+    let mut silent = service.connect();
+    let loads = [Connections::Kept, Connections::Fresh].map(|kind| Load::start(service.address(), 4, kind));
+    for _ in 0..TIMES {
+        disturb(&service);
+        loads.iter().for_each(|load| load.answers(2));
+    }
+    let failures: Vec<_> = loads.into_iter().flat_map(|load| load.finish().failures).collect();
+    assert_eq!(failures, Vec::<String>::new());
+    assert_eq!(silent.request(wire::get("/api/users")).unwrap().status, 200);
+    assert!(service.is_running());
+    assert_eq!(service.pid(), pid);
+}
+
+fn a_service_that_is_stopped_and_continued_under_load_answers_everything(runtime: Runtime) {
+    under_load(runtime, interrupt);
+}
+
+fn an_idle_service_that_is_stopped_and_continued_answers_afterwards(runtime: Runtime) {
+    let mut service = Service::builder(runtime).start();
+    let mut silent = service.connect();
+    for _ in 0..TIMES {
+        interrupt(&service);
+        assert_eq!(service.get("/livez").status, 200);
+        interrupt(&service);
+    }
+    assert_eq!(silent.request(wire::get("/api/users")).unwrap().status, 200);
+    assert!(service.is_running());
+}
+
+/// Where there is no strace, or it may not look into other processes, there is nothing to find out.
+fn a_service_that_is_traced_under_load_answers_everything(runtime: Runtime) {
+    let traceable = Command::new("strace").args(["-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
+    if !traceable.is_ok_and(|status| status.success()) {
+        println!("strace is missing, or not allowed");
+        return;
+    }
+    under_load(runtime, |service| {
+        let pid = service.pid();
+        let mut tracer = strace(pid);
+        eventually("the process is traced, or may not be", || {
+            (status(pid, "TracerPid") != "0" || tracer.try_wait().unwrap().is_some()).then_some(())
+        });
+        let _ = kill_process(Pid::from_child(&tracer), Signal::INT);
+        tracer.wait().unwrap();
+        eventually("the process is left alone", || (status(pid, "TracerPid") == "0").then_some(()));
+    });
+}
+
+fn strace(pid: u32) -> Child {
+    let mut command = Command::new("strace");
+    command.args(["-f", "-o", "/dev/null", "-p", &pid.to_string()]).stderr(Stdio::null());
+    command.spawn().unwrap()
+}
