@@ -1,18 +1,18 @@
 //! A guest whose process is stopped and goes on, or is looked into: both interrupt what WasmEdge waits for.
 
 use std::fs;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use harness::{Connections, Load, Runtime, Service, eventually, wire};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Enough to meet the guest in a poll, in the one after an interrupted one, and elsewhere.
 const TIMES: usize = 20;
 
 on_every_runtime!(
     a_service_that_is_stopped_and_continued_under_load_answers_everything,
-    an_idle_service_that_is_stopped_and_continued_answers_afterwards,
+    a_service_that_is_stopped_and_continued_at_rest_answers_afterwards,
     a_service_that_is_traced_under_load_answers_everything,
+    a_service_that_is_traced_at_rest_answers_afterwards,
 );
 
 /// What the kernel says about a process.
@@ -45,43 +45,61 @@ fn under_load(runtime: Runtime, disturb: impl Fn(&Service)) {
     assert_eq!(service.pid(), pid);
 }
 
-fn a_service_that_is_stopped_and_continued_under_load_answers_everything(runtime: Runtime) {
-    under_load(runtime, interrupt);
-}
-
-fn an_idle_service_that_is_stopped_and_continued_answers_afterwards(runtime: Runtime) {
+/// A guest at rest is always in a poll, and has nothing to hide a broken one behind.
+fn at_rest(runtime: Runtime, disturb: impl Fn(&Service)) {
     let mut service = Service::builder(runtime).start();
     let mut silent = service.connect();
     for _ in 0..TIMES {
-        interrupt(&service);
+        disturb(&service);
         assert_eq!(service.get("/livez").status, 200);
-        interrupt(&service);
+        // Twice before anything else happens.
+        disturb(&service);
     }
     assert_eq!(silent.request(wire::get("/api/users")).unwrap().status, 200);
     assert!(service.is_running());
 }
 
-/// Where there is no strace, or it may not look into other processes, there is nothing to find out.
-fn a_service_that_is_traced_under_load_answers_everything(runtime: Runtime) {
-    let traceable = Command::new("strace").args(["-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
-    if !traceable.is_ok_and(|status| status.success()) {
-        println!("strace is missing, or not allowed");
-        return;
-    }
-    under_load(runtime, |service| {
-        let pid = service.pid();
-        let mut tracer = strace(pid);
-        eventually("the process is traced, or may not be", || {
-            (status(pid, "TracerPid") != "0" || tracer.try_wait().unwrap().is_some()).then_some(())
-        });
-        let _ = kill_process(Pid::from_child(&tracer), Signal::INT);
-        tracer.wait().unwrap();
-        eventually("the process is left alone", || (status(pid, "TracerPid") == "0").then_some(()));
-    });
+fn a_service_that_is_stopped_and_continued_under_load_answers_everything(runtime: Runtime) {
+    under_load(runtime, interrupt);
 }
 
-fn strace(pid: u32) -> Child {
-    let mut command = Command::new("strace");
-    command.args(["-f", "-o", "/dev/null", "-p", &pid.to_string()]).stderr(Stdio::null());
-    command.spawn().unwrap()
+fn a_service_that_is_stopped_and_continued_at_rest_answers_afterwards(runtime: Runtime) {
+    at_rest(runtime, interrupt);
+}
+
+fn a_service_that_is_traced_under_load_answers_everything(runtime: Runtime) {
+    if traceable() {
+        under_load(runtime, look_into);
+    }
+}
+
+fn a_service_that_is_traced_at_rest_answers_afterwards(runtime: Runtime) {
+    if traceable() {
+        at_rest(runtime, look_into);
+    }
+}
+
+/// Where there is no strace, or it may not look into other processes, there is nothing to find out.
+fn traceable() -> bool {
+    let status = Command::new("strace").args(["-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
+    let traceable = status.is_ok_and(|status| status.success());
+    if !traceable {
+        println!("strace is missing, or not allowed");
+    }
+    traceable
+}
+
+/// Attaches to the process, and leaves it.
+fn look_into(service: &Service) {
+    let pid = service.pid();
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-o", "/dev/null", "-p", &pid.to_string()]).stderr(Stdio::null());
+    let mut strace = strace.spawn().unwrap();
+    eventually("the process is traced, or may not be", || {
+        (status(pid, "TracerPid") != "0" || strace.try_wait().unwrap().is_some()).then_some(())
+    });
+    // It may have ended already.
+    let _ = kill_process(Pid::from_child(&strace), Signal::INT);
+    strace.wait().unwrap();
+    eventually("the process is left alone", || (status(pid, "TracerPid") == "0").then_some(()));
 }
