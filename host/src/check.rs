@@ -51,6 +51,10 @@ impl Findings {
             Err(error) => return self.bad("WasmEdge", format_args!("{error:#}")),
         };
         self.good("WasmEdge", format_args!("{}, which compiles ahead of time", about.wasmedge));
+        match &about.wasi {
+            None => self.good("poll", "usher's own: idle connections cost nothing"),
+            Some(why) => self.bad("poll", format_args!("{why}")),
+        }
         match processes::standin() {
             Some(path) => self.good("LLVM", format_args!("not loaded for serving ({} stands in)", path.display())),
             None => self.note("LLVM", "no stand-in: where WasmEdge loads LLVM, serving takes 40 MB more"),

@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use host::protocol;
 
 /// Exit code for settings, files and addresses that are wrong; clap's own for arguments.
 const USAGE: u8 = 2;
@@ -106,8 +107,26 @@ pub struct Serve {
     /// Load the real LLVM with WasmEdge, which serving does not need, instead of a stand-in: 40 MB more
     #[arg(long, env = "USHER_REAL_LLVM", value_parser = BoolishValueParser::new())]
     pub real_llvm: bool,
+    /// Whose poll the guest waits by: WasmEdge's own costs more with every connection
+    #[arg(long, env = "USHER_POLL", value_name = "WHOSE", default_value = "usher")]
+    pub poll: Poll,
     #[command(flatten)]
     pub code: Code,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Poll {
+    Usher,
+    Wasmedge,
+}
+
+impl From<Poll> for protocol::Poll {
+    fn from(poll: Poll) -> Self {
+        match poll {
+            Poll::Usher => Self::Usher,
+            Poll::Wasmedge => Self::Wasmedge,
+        }
+    }
 }
 
 /// How code is made, and where it is kept.

@@ -29,6 +29,17 @@ pub struct Guest {
     pub environment: Vec<String>,
     /// Its folders, each as GUEST:HOST or GUEST:HOST:readonly.
     pub folders: Vec<String>,
+    /// Whose `poll_oneoff` it gets.
+    pub poll: Poll,
+}
+
+/// Whose `poll_oneoff` a guest gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Poll {
+    /// Ours, on an epoll that lives as long as the guest.
+    Usher,
+    /// WasmEdge's own.
+    Wasmedge,
 }
 
 /// What a worker may take.
@@ -105,4 +116,6 @@ pub struct About {
     pub wasmedge: String,
     /// The names of the WasmEdge plugins that it finds.
     pub plugins: Vec<String>,
+    /// Why functions of WASI cannot be replaced by ours.
+    pub wasi: Option<String>,
 }

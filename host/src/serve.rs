@@ -72,7 +72,12 @@ impl Prepared {
         // As the user who will use them.
         let folders = preopens(folders)?;
         environment.extend(guest::told(options.drain, open_files, folders.len() as u64));
-        let guest = Guest { arguments: vec![options.module.display().to_string()], environment, folders };
+        let guest = Guest {
+            arguments: vec![options.module.display().to_string()],
+            environment,
+            folders,
+            poll: options.poll.into(),
+        };
         Ok(Self { options, module, guest, engine, wanted, slots, address, admin })
     }
 

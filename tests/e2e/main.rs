@@ -64,4 +64,5 @@ mod usher;
 mod usher_cache;
 mod usher_cpus;
 mod usher_drain;
+mod usher_poll;
 mod workers;

@@ -128,7 +128,7 @@ fn check_says_what_there_is_and_what_is_wrong() {
     let output = command(&["check", &module]);
     let said = text(&output.stdout);
     assert!(output.status.success(), "{said}");
-    for word in ["WasmEdge", "0.17", "extensions", "cache", "workers", "open files", "portable"] {
+    for word in ["WasmEdge", "0.17", "usher's own", "extensions", "cache", "workers", "open files", "portable"] {
         assert!(said.contains(word), "{word}: {said}");
     }
     let output = command(&["check", "/no/such.wasm", "--cache", "/proc/no"]);

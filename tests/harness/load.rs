@@ -48,10 +48,15 @@ impl Load {
         Self { ended, answered, clients }
     }
 
+    /// How many requests were answered so far.
+    pub fn answered(&self) -> usize {
+        self.answered.load(Ordering::Relaxed)
+    }
+
     /// Waits until so many more requests were answered.
     pub fn answers(&self, more: usize) {
-        let before = self.answered.load(Ordering::Relaxed);
-        eventually("requests are answered", || (self.answered.load(Ordering::Relaxed) >= before + more).then_some(()));
+        let before = self.answered();
+        eventually("requests are answered", || (self.answered() >= before + more).then_some(()));
     }
 
     /// Ends it.

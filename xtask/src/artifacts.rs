@@ -1,4 +1,4 @@
-//! What the end-to-end tests drive.
+//! What the end-to-end tests drive, and benchmarks.
 
 use std::panic;
 use std::path::PathBuf;
@@ -10,16 +10,22 @@ use crate::paths::Paths;
 use crate::versions::Versions;
 use crate::{aot, cargo, host, mariadb, module, mysql, wasmedge};
 
-/// The service in each of its forms, what runs it, and the databases it can use.
+/// The service in each of its forms, and what runs it.
+pub struct Forms {
+    pub wasm: PathBuf,
+    pub aot: PathBuf,
+    /// Where usher finds the compiled form.
+    pub cache: PathBuf,
+    pub usher: PathBuf,
+    pub wasmedge: PathBuf,
+    pub native: PathBuf,
+}
+
+/// Those, the oldest that has to do, and the databases that the service can use.
 pub struct Artifacts {
-    wasm: PathBuf,
-    aot: PathBuf,
-    cache: PathBuf,
-    usher: PathBuf,
-    wasmedge: PathBuf,
+    forms: Forms,
     oldest_aot: PathBuf,
     oldest_wasmedge: PathBuf,
-    native: PathBuf,
     mariadb: PathBuf,
     mysql: PathBuf,
 }
@@ -27,16 +33,17 @@ pub struct Artifacts {
 impl Artifacts {
     /// The variables by which the tests know them.
     pub fn variables(&self) -> [(&'static str, &PathBuf); 10] {
+        let forms = &self.forms;
         [
-            ("USHER_WASM", &self.wasm),
-            ("USHER_AOT", &self.aot),
+            ("USHER_WASM", &forms.wasm),
+            ("USHER_AOT", &forms.aot),
             // Usher's own variable, by which each that a test starts finds the compiled form.
-            ("USHER_CACHE", &self.cache),
-            ("USHER_HOST", &self.usher),
-            ("USHER_WASMEDGE", &self.wasmedge),
+            ("USHER_CACHE", &forms.cache),
+            ("USHER_HOST", &forms.usher),
+            ("USHER_WASMEDGE", &forms.wasmedge),
             ("USHER_OLDEST_AOT", &self.oldest_aot),
             ("USHER_OLDEST_WASMEDGE", &self.oldest_wasmedge),
-            ("USHER_NATIVE", &self.native),
+            ("USHER_NATIVE", &forms.native),
             ("USHER_MARIADB", &self.mariadb),
             ("USHER_MYSQL", &self.mysql),
         ]
@@ -50,26 +57,40 @@ pub fn prepare(paths: &Paths) -> Result<Artifacts> {
     mysql::provide(paths, &versions.mysql)?;
     wasmedge::provide_oldest(paths, &versions.oldest_wasmedge)?;
     let wasm = module::build(paths)?;
-    // A compiler uses one processor for a minute, and cargo can do with the others.
-    let (oldest_aot, usher, aot, native) = thread::scope(|scope| {
+    let (oldest_aot, forms) = thread::scope(|scope| {
         let oldest_aot = scope.spawn(|| aot::for_oldest(paths, &wasm));
-        let usher = host::build(paths)?;
-        let compiler = usher.clone();
-        let aot = scope.spawn(|| host::compiled(paths, &{ compiler }, &wasm));
-        let native = cargo::build(paths, &["--release", "--package", "service"], "service")?;
-        anyhow::Ok((joined(oldest_aot)?, usher, joined(aot)?, native))
+        let forms = forms_of(paths, wasm.clone())?;
+        anyhow::Ok((joined(oldest_aot)?, forms))
     })?;
     Ok(Artifacts {
+        forms,
+        oldest_aot,
+        oldest_wasmedge: paths.oldest_wasmedge_bin(),
+        mariadb: paths.mariadb(),
+        mysql: paths.mysql(),
+    })
+}
+
+/// Makes those of the present, or finds them made.
+pub fn forms(paths: &Paths) -> Result<Forms> {
+    forms_of(paths, module::build(paths)?)
+}
+
+fn forms_of(paths: &Paths, wasm: PathBuf) -> Result<Forms> {
+    let usher = host::build(paths)?;
+    // A compiler uses one processor for a minute, and cargo can do with the others.
+    let (aot, native) = thread::scope(|scope| {
+        let aot = scope.spawn(|| host::compiled(paths, &usher, &wasm));
+        let native = cargo::build(paths, &["--release", "--package", "service"], "service")?;
+        anyhow::Ok((joined(aot)?, native))
+    })?;
+    Ok(Forms {
         wasm,
         cache: aot.parent().context("the compiled form lies in no folder")?.to_path_buf(),
         aot,
         usher,
         wasmedge: paths.wasmedge_bin(),
-        oldest_aot,
-        oldest_wasmedge: paths.oldest_wasmedge_bin(),
         native,
-        mariadb: paths.mariadb(),
-        mysql: paths.mysql(),
     })
 }
 

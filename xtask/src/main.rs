@@ -18,6 +18,7 @@
 mod aot;
 mod apt;
 mod artifacts;
+mod bench;
 mod bundle;
 mod cargo;
 mod clang;
@@ -91,6 +92,12 @@ enum Task {
         /// Only the tests whose name contains one of these
         filter: Vec<String>,
     },
+    /// Measures the service side by side with its native build, and writes bench/RESULTS.md
+    Bench {
+        /// What to measure
+        #[command(subcommand)]
+        subject: bench::Subject,
+    },
     /// Makes what the end-to-end tests drive and prints it as NAME=path lines
     Artifacts,
 }
@@ -122,6 +129,7 @@ fn perform(task: Task) -> Result<()> {
             run::run(&paths, &options)?;
         }
         Task::Test { long, filter } => test::test(&paths, long, &filter)?,
+        Task::Bench { subject } => bench::bench(&paths, &subject)?,
         Task::Artifacts => artifacts::prepare(&paths)?
             .variables()
             .iter()

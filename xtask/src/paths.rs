@@ -76,6 +76,11 @@ impl Paths {
         self.tools().join("aot-oldest")
     }
 
+    /// What the benchmarks found.
+    pub fn bench_results(&self) -> PathBuf {
+        self.root.join("bench/RESULTS.md")
+    }
+
     /// The portable module.
     pub fn service_wasm(&self) -> PathBuf {
         self.root.join("service.wasm")

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 
 use crate::apt::{self, Installer};
+use crate::process::find_on_path;
 use crate::progress;
 
 /// Installs Debian packages, saying so first, or fails with what a person has to do. `missing`
@@ -21,6 +22,16 @@ pub fn provide(missing: &str, packages: &[String], elsewhere: &str) -> Result<()
             .install(packages)
             .with_context(|| format!("{names} could not be installed; try: {}", apt::install_command(packages)))
     })
+}
+
+/// Installs packages whose programs are called like them, unless all are there. `used` says by whom
+/// they are ("the tests use").
+pub fn provide_programs(packages: &[String], used: &str) -> Result<()> {
+    if packages.iter().all(|program| find_on_path(program).is_some()) {
+        return Ok(());
+    }
+    let names = packages.join(" or ");
+    provide(&format!("{names}, which {used},"), packages, &packages.join(" and "))
 }
 
 fn without_apt(missing: &str, elsewhere: &str) -> String {

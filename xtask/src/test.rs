@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::paths::Paths;
-use crate::process::find_on_path;
 use crate::progress::seconds;
 use crate::versions::Versions;
 use crate::{artifacts, cargo, setup, system};
@@ -24,10 +23,7 @@ pub fn test(paths: &Paths, long: bool, filter: &[String]) -> Result<()> {
     let mut steps = Steps::default();
     steps.step("set-up", || {
         setup::setup(paths)?;
-        match find_on_path("curl") {
-            Some(_) => Ok(()),
-            None => system::provide("curl, which the tests use,", &versions.tests.packages, "curl"),
-        }
+        system::provide_programs(&versions.tests.packages, "the tests use")
     })?;
     steps.step("formatting", || run("fmt --all --check").context("run `cargo fmt --all`"))?;
     steps.step("clippy", || run("clippy --workspace --all-targets --locked -- -D warnings"))?;

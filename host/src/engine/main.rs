@@ -1,5 +1,5 @@
 //! `usher-engine`: the part of usher that has WasmEdge in it. Started by `usher`, not by people.
-#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a panic is how a test fails"))]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is how a test fails"))]
 
 mod code;
 mod compiler;
@@ -42,6 +42,10 @@ fn perform(arguments: &[&str]) -> Result<()> {
 
 fn about() -> Result<()> {
     PluginManager::load(None)?;
-    let about = About { wasmedge: CoreVersion::version_string(), plugins: PluginManager::names() };
+    let about = About {
+        wasmedge: CoreVersion::version_string(),
+        plugins: PluginManager::names(),
+        wasi: wasi::Wasi::try_out().err().map(|error| format!("{error:#}")),
+    };
     serde_json::to_writer(io::stdout(), &about).context("cannot answer")
 }

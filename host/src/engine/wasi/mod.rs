@@ -1,36 +1,65 @@
 //! WasmEdge's WASI with functions of our own where its own do not fit: the only place that speaks its C
 //! interface.
 
+mod descriptors;
+mod errno;
 pub mod hooks;
-mod listeners;
+mod memory;
+mod poll;
+mod poll_oneoff;
+mod random;
 
-use std::ffi::{CString, c_char};
+use std::ffi::{CString, c_char, c_void};
 use std::os::fd::RawFd;
-use std::ptr;
+use std::{mem, ptr};
 
-use anyhow::{Context, Result, ensure};
-use host::protocol::Guest;
-use wasmedge_sdk::AsInstance;
+use anyhow::{Context, Result, anyhow, ensure};
+use host::protocol::{Guest, Poll};
 use wasmedge_sdk::vm::SyncInst;
-use wasmedge_sys::ffi;
+use wasmedge_sdk::{AsInstance, FuncType, ValType};
+use wasmedge_sys::{Function, ffi};
+
+use poll::Poller;
 
 /// The name by which guests import it (WASI preview 1).
 pub const MODULE: &str = "wasi_snapshot_preview1";
 
-/// The guest's descriptors that are listeners of ours: standard input and output.
-const LISTENERS: [i32; 2] = [0, 1];
+/// What a function of ours is called with: what it replaces, and the guest's state.
+type Wrapper = unsafe extern "C" fn(
+    *mut c_void,
+    *mut c_void,
+    *const ffi::WasmEdge_CallingFrameContext,
+    *const ffi::WasmEdge_Value,
+    u32,
+    *mut ffi::WasmEdge_Value,
+    u32,
+) -> ffi::WasmEdge_Result;
 
 /// The WASI of one guest.
 ///
 /// Not the SDK's `ImportObject::from_raw`: in 0.17.1 it frees the module's name, which is not its own.
 #[derive(Debug)]
-pub struct Wasi(*mut ffi::WasmEdge_ModuleInstanceContext);
+pub struct Wasi {
+    context: *mut ffi::WasmEdge_ModuleInstanceContext,
+    state: Box<State>,
+}
+
+/// What our functions share. Only one of them runs at a time, as a guest has one thread.
+#[derive(Debug)]
+struct State {
+    /// The module, for its table of descriptors.
+    context: *mut ffi::WasmEdge_ModuleInstanceContext,
+    /// Our polls; none where WasmEdge's are in use.
+    poller: Option<Poller>,
+    subscriptions: Vec<poll::Subscription>,
+    events: Vec<poll::Event>,
+}
 
 impl Wasi {
     /// For a guest whose standard input and output are two listening sockets.
     ///
     /// # Errors
-    /// If an argument or variable holds a NUL byte, or WasmEdge cannot make it.
+    /// If an argument or variable holds a NUL byte, or this WasmEdge does not let a function be replaced.
     pub fn new(guest: &Guest, public: RawFd, control: RawFd) -> Result<Self> {
         let arguments = Strings::new(&guest.arguments)?;
         let environment = Strings::new(&guest.environment)?;
@@ -51,22 +80,67 @@ impl Wasi {
             )
         };
         ensure!(!context.is_null(), "WasmEdge cannot make a WASI module");
-        let mut wasi = Self(context);
-        listeners::protect(&mut wasi)?;
+        let poller = (guest.poll == Poll::Usher).then(Poller::default);
+        let state = Box::new(State { context, poller, subscriptions: Vec::new(), events: Vec::new() });
+        let mut wasi = Self { context, state };
+        descriptors::replace(&mut wasi)?;
+        random::replace(&mut wasi)?;
+        if guest.poll == Poll::Usher {
+            poll_oneoff::replace(&mut wasi).context("use --poll=wasmedge to go on without")?;
+        }
         Ok(wasi)
+    }
+
+    /// Whether all that we replace can be, in this WasmEdge.
+    ///
+    /// # Errors
+    /// If not.
+    pub fn try_out() -> Result<()> {
+        let (arguments, environment, folders) = (Vec::new(), Vec::new(), Vec::new());
+        let guest = Guest { arguments, environment, folders, poll: Poll::Usher };
+        Self::new(&guest, libc::STDIN_FILENO, libc::STDOUT_FILENO).map(drop)
     }
 
     /// What the guest gave to `proc_exit`; 0 if it just returned, and if it trapped.
     pub fn exit_code(&self) -> i32 {
         // SAFETY: the instance lives as long as `self`.
-        let code = unsafe { ffi::WasmEdge_ModuleInstanceWASIGetExitCode(self.0) };
+        let code = unsafe { ffi::WasmEdge_ModuleInstanceWASIGetExitCode(self.context) };
         i32::try_from(code).unwrap_or(host::protocol::TRAPPED)
+    }
+
+    /// Puts a function of ours in the place of WasmEdge's own, which gives an errno. It is called with the
+    /// original and with the state.
+    fn replace(&mut self, name: &str, parameters: &[ValType], wrapper: Wrapper) -> Result<()> {
+        let original = self.find(name)?;
+        let kind = FuncType::new(parameters.to_vec(), vec![ValType::I32]);
+        let state: *mut State = &raw mut *self.state;
+        // SAFETY: `wrapper` has the signature of one. The module keeps the original, and is deleted before the
+        // state is.
+        let function =
+            unsafe { Function::create_with_custom_wrapper(&kind, wrapper, original.cast(), state.cast(), 0)? };
+        // SAFETY: given to the module, which keeps it, and compared.
+        let ours = unsafe { function.as_ptr() };
+        let bytes = u32::try_from(name.len())?;
+        // SAFETY: WasmEdge copies the name and takes the function over, so that it is not dropped here.
+        unsafe {
+            let name = ffi::WasmEdge_StringWrap(name.as_ptr().cast(), bytes);
+            ffi::WasmEdge_ModuleInstanceAddFunction(self.context, name, ours);
+        }
+        mem::forget(function);
+        ensure!(self.find(name)? == ours, "this WasmEdge does not let {name} be replaced");
+        Ok(())
+    }
+
+    fn find(&mut self, name: &str) -> Result<*mut ffi::WasmEdge_FunctionInstanceContext> {
+        let function = self.get_func_mut(name).map_err(|_| anyhow!("this WasmEdge has no {name}"))?;
+        // SAFETY: the function is the module's, and lives as long as that.
+        Ok(unsafe { function.as_ptr() })
     }
 }
 
 impl AsInstance for Wasi {
     unsafe fn as_ptr(&self) -> *const ffi::WasmEdge_ModuleInstanceContext {
-        self.0
+        self.context
     }
 }
 
@@ -75,7 +149,7 @@ impl SyncInst for Wasi {}
 impl Drop for Wasi {
     fn drop(&mut self) {
         // SAFETY: made by `new`, and owned by nobody else.
-        unsafe { ffi::WasmEdge_ModuleInstanceDelete(self.0) }
+        unsafe { ffi::WasmEdge_ModuleInstanceDelete(self.context) }
     }
 }
 
