@@ -55,8 +55,10 @@ fn serve() -> ExitCode {
 async fn run(config: Config) -> Result<(), String> {
     let store = Store::open(&config.store).await.map_err(|error| error.to_string())?;
     let (public, control) = listen(&config).map_err(|error| error.to_string())?;
+    // Whoever reads that we listen may tell us to stop.
+    let stop = server::stop_signal();
     announce(&config, &public, control.as_ref());
-    server::serve(public, control, Arc::new(App::new(store, &config)), server::stop_signal()).await;
+    server::serve(public, control, Arc::new(App::new(store, &config)), stop).await;
     Ok(())
 }
 
