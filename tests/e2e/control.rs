@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use harness::{Builder, Raw, Reply, Runtime, Service, eventually, wire};
+use harness::{Builder, Raw, Runtime, Service, ask, eventually, wire};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -44,10 +44,6 @@ on_every_runtime!(
 
 fn controlled(runtime: Runtime) -> Builder {
     Service::builder(runtime).controlled()
-}
-
-fn ask(address: SocketAddr, method: &str, target: &str) -> Reply {
-    Raw::connect(address).unwrap().request(wire::request(method, target, &[], "")).unwrap()
 }
 
 /// Orders a drain and gives the moment before.

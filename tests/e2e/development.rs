@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use harness::{Raw, eventually};
+use harness::{Raw, ask, eventually};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -50,11 +50,11 @@ fn it_says_where_it_serves_and_what_to_try_and_ends_by_ctrl_c() {
     assert!(after("code     ").starts_with("compiled ahead of time"), "{greeting:?}");
     assert_eq!(after("workers  "), "1: only one can use the store");
 
-    let reply = Raw::connect(address).unwrap().request("GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let reply = ask(address, "GET", "/readyz");
     assert_eq!(reply.status, 200);
     assert!(folder.path().join("users.redb").exists());
     let admin = after("admin    http://").parse().unwrap();
-    let reply = Raw::connect(admin).unwrap().request("GET /workers HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let reply = ask(admin, "GET", "/workers");
     assert_eq!(reply.status, 200);
 
     kill_process(Pid::from_child(child), Signal::INT).unwrap();

@@ -74,6 +74,8 @@ fn compiled_code_can_be_served_and_has_the_same_settings() {
     let service = usher().module(&artifacts::compiled()).env("LOG_FORMAT", "json").start();
     assert_eq!(service.get("/api/users").status, 200);
     eventually("the setting was handed on", || service.log().starts_with('{').then_some(()));
+    let failed = usher().module(&artifacts::compiled()).arg("--interpret").run();
+    assert_refused(&failed, 2, &["--interpret", "portable module"]);
 }
 
 #[test]

@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 use harness::{Connections, Database, Load, Proxy, Raw, Runtime, Service, eventually, statuses, wire};
 use rustix::process::Signal;
 
-fn two_workers(database: &Database, url: &str) -> Service {
-    let _ = database;
+fn two_workers(url: &str) -> Service {
     Service::builder(Runtime::Usher).arg("--workers=2").env("DATABASE_URL", url).env("LOG_LEVEL", "info").start()
 }
 
@@ -18,7 +17,7 @@ fn draining(service: &Service) {
 fn nothing_that_was_accepted_is_lost_under_load() {
     let database = Database::start();
     for _ in 0..3 {
-        let mut service = two_workers(&database, &database.url());
+        let mut service = two_workers(&database.url());
         service.ready_workers(2);
         let loads = [Connections::Kept, Connections::Fresh].map(|kind| Load::start(service.address(), 16, kind));
         loads.iter().for_each(|load| load.answers(200));
@@ -35,7 +34,7 @@ fn nothing_that_was_accepted_is_lost_under_load() {
 fn a_slow_query_and_pipelined_requests_are_answered() {
     let database = Database::start();
     let proxy = Proxy::to_database(&database);
-    let mut service = two_workers(&database, &proxy.url(&database));
+    let mut service = two_workers(&proxy.url(&database));
     assert_eq!(service.get("/api/users").status, 200);
     let before = proxy.commands().len();
     proxy.stall(true);
@@ -58,7 +57,7 @@ fn a_slow_query_and_pipelined_requests_are_answered() {
 #[test]
 fn a_drain_closes_silent_connections_and_tells_the_others_to_go() {
     let database = Database::start();
-    let mut service = two_workers(&database, &database.url());
+    let mut service = two_workers(&database.url());
     let mut silent: Vec<Raw> = (0..50).map(|_| service.connect()).collect();
     let mut idle: Vec<Raw> = (0..50).map(|_| service.connect()).collect();
     for connection in &mut idle {

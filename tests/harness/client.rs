@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::Service;
+use crate::{Service, wire};
 
 /// How long a client waits for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -122,6 +122,11 @@ impl Service {
     pub fn alive(&self) -> Option<Duration> {
         alive(self.address())
     }
+}
+
+/// A request without a body, with a new connection.
+pub fn ask(address: SocketAddr, method: &str, target: &str) -> Reply {
+    Raw::connect(address).unwrap().request(wire::request(method, target, &[], "")).unwrap()
 }
 
 /// See [`Service::alive`].

@@ -24,7 +24,7 @@ mod workers;
 
 pub use artifacts::{cache, usher};
 pub use certificates::{Authority, Identity, Validity};
-pub use client::{Raw, Reply, statuses};
+pub use client::{Raw, Reply, ask, statuses};
 pub use database::{Database, DatabaseBuilder, Session};
 pub use dns::{Dns, DnsAnswer};
 pub use flavour::Flavour;

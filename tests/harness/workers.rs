@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 
-use crate::{Raw, Reply, Service, eventually, wire};
+use crate::{Reply, Service, ask, eventually};
 
 /// A worker, as the admin address tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +30,7 @@ impl Service {
 
     /// Asks usher.
     pub fn ask_usher(&self, method: &str, path: &str) -> Reply {
-        Raw::connect(self.admin()).unwrap().request(wire::request(method, path, &[], "")).unwrap()
+        ask(self.admin(), method, path)
     }
 
     /// The workers that have a process.
