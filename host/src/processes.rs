@@ -85,7 +85,7 @@ impl Engine {
     }
 
     /// Why a process of the engine that ended before it said anything did so.
-    pub fn broken(&self, said: &str) -> String {
+    fn broken(&self, said: &str) -> String {
         format!(
             "{} does not run: {}\nit needs the libwasmedge that it was built with (0.17); build it anew after \
              `cargo xtask setup`, or install that WasmEdge",

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::{Duration, timeout};
 
-use crate::cli::{self, Serve, UsageError};
+use crate::cli::{self, Serve};
 use crate::cpus::Share;
 use crate::folders::{self, Folder};
 use crate::guest::{self, Environment};
@@ -55,6 +55,9 @@ struct Prepared {
 impl Prepared {
     fn new(options: Serve) -> Result<Self> {
         let module = Module::read(&options.module)?;
+        if options.interpret && matches!(module.kind, Kind::Compiled) {
+            bail!("--interpret needs the portable module, and {} is compiled", module.path.display());
+        }
         let mut environment = environment(&options, &module)?;
         let open_files = open_files(options.open_files)?;
         let folders: Vec<Folder> = options.dir.iter().map(|text| Folder::parse(text)).collect::<Result<_>>()?;
@@ -83,7 +86,7 @@ impl Prepared {
 
     async fn serve(self) -> Result<()> {
         let mut signals = Signals::new().context("cannot handle signals")?;
-        // First, as it takes a while to load and we have to hash the module meanwhile.
+        // First, as compiled code depends on the version of its WasmEdge.
         let template = Template::start(&self.engine, self.options.real_llvm)?;
         let version = match timeout(HELLO_TIMEOUT, template.report()).await {
             Ok(Ok(Some(Report::Hello { wasmedge }))) => wasmedge,
@@ -175,9 +178,6 @@ fn bind_admin(address: SocketAddr) -> Result<std::net::TcpListener> {
 async fn code(options: &Serve, module: &Module, engine: &Engine, version: &str) -> Result<(Mode, PathBuf)> {
     let path = module.path.clone();
     let digest = match &module.kind {
-        Kind::Compiled if options.interpret => {
-            bail!(UsageError("--interpret needs the portable module, and this one is compiled".to_owned()))
-        }
         Kind::Compiled => return Ok((Mode::Aot, path)),
         Kind::Portable(_) if options.interpret => return Ok((Mode::Interpreter, path)),
         Kind::Portable(digest) => digest.clone(),

@@ -38,12 +38,12 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn shown(&self) -> Vec<Shown> {
+    fn shown(&self) -> Vec<Shown> {
         self.seats.iter().enumerate().flat_map(|(index, seat)| seat.shown(index)).collect()
     }
 
     /// Ready is whoever has a worker that says so.
-    pub(super) fn tell_readiness(&self, reply: oneshot::Sender<Readiness>) {
+    fn tell_readiness(&self, reply: oneshot::Sender<Readiness>) {
         if self.stop.is_some() {
             let _ = reply.send(Readiness::NotReady("the service is stopping".to_owned()));
             return;
@@ -68,7 +68,7 @@ impl Supervisor {
     /// Replaces a worker without losing a request: the new one accepts from the same slot before the old
     /// one stops; or, where only one can use the store, starts when the old one has closed it, while
     /// connections wait in the slot.
-    pub(super) fn replace(&mut self, index: usize, reply: oneshot::Sender<Result<(), String>>) {
+    fn replace(&mut self, index: usize, reply: oneshot::Sender<Result<(), String>>) {
         if let Err(why) = self.try_replace(index) {
             drop(reply.send(Err(why)));
         } else if let Some(seat) = self.seats.get_mut(index) {
@@ -76,7 +76,7 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn try_replace(&mut self, index: usize) -> Result<(), String> {
+    fn try_replace(&mut self, index: usize) -> Result<(), String> {
         let single = self.is_single();
         if self.stop.is_some() {
             return Err("the service is stopping".to_owned());

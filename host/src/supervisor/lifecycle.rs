@@ -61,7 +61,7 @@ impl Supervisor {
         Ok(())
     }
 
-    pub(super) fn on_end(&mut self, index: usize, life: u64, how: Ended) -> Result<()> {
+    fn on_end(&mut self, index: usize, life: u64, how: Ended) -> Result<()> {
         let stopping = self.stop.is_some();
         let single = self.is_single();
         let Some(seat) = self.seats.get_mut(index) else { return Ok(()) };
@@ -158,7 +158,7 @@ impl Supervisor {
     }
 
     /// Now that one worker told what it is, starts as many as there can be.
-    pub(super) fn settle(&mut self, about: &About) -> Result<()> {
+    fn settle(&mut self, about: &About) -> Result<()> {
         if self.stop.is_some() {
             return Ok(());
         }
@@ -179,7 +179,7 @@ impl Supervisor {
     }
 
     /// Says once that all is up.
-    pub(super) fn greet(&mut self) {
+    fn greet(&mut self) {
         let ready = |seat: &Seat| seat.current.as_ref().is_some_and(|worker| worker.state == State::Ready);
         let Some(about) = self.about.as_ref().filter(|_| !self.greeted && self.seats.iter().all(ready)) else { return };
         self.greeted = true;

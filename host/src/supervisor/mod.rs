@@ -31,7 +31,6 @@ use crate::say;
 use control::About;
 use lifecycle::end;
 use seat::{Seat, State, Worker};
-use stop::Stop;
 
 /// A template that does not answer an order within this is taken for dead.
 const FORK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -103,7 +102,8 @@ pub struct Supervisor {
     greeted: bool,
     lives: u64,
     news: mpsc::UnboundedSender<News>,
-    stop: Option<Stop>,
+    /// What it ends with, once it is stopping: nothing is started any more.
+    stop: Option<Result<()>>,
 }
 
 impl Supervisor {
@@ -157,7 +157,7 @@ impl Supervisor {
             }
             self.on_time()?;
         }
-        self.stop.take().map_or(Ok(()), Stop::into_result)
+        self.stop.take().unwrap_or(Ok(()))
     }
 
     fn on_signal(&mut self, signal: signals::Event) -> Result<()> {

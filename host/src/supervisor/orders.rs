@@ -20,8 +20,7 @@ impl Supervisor {
         let Some(template) = self.template.as_ref().filter(|template| template.loaded) else { return Ok(()) };
         let mut failed = None;
         for (index, seat) in self.seats.iter_mut().enumerate() {
-            let slot = seat.slot.as_fd().try_clone_to_owned()?;
-            let Some(worker) = seat.unreported().filter(|worker| worker.ordered.is_none()) else { continue };
+            let Some((slot, worker)) = seat.unordered() else { continue };
             match template.fork(index, guest::told_one(index), [slot.as_fd(), worker.listener.as_fd()]) {
                 Ok(()) => worker.ordered = Some(Instant::now()),
                 Err(error) => failed = Some(error),
@@ -72,7 +71,7 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn on_known_report(&mut self, report: Report) -> Result<()> {
+    fn on_known_report(&mut self, report: Report) -> Result<()> {
         match report {
             // Of a template that was started anew; the first one's was heard before.
             Report::Hello { .. } => self.load(),
@@ -88,7 +87,7 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn on_started(&mut self, index: usize, pid: Pid) -> Result<()> {
+    fn on_started(&mut self, index: usize, pid: Pid) -> Result<()> {
         self.templates_in_vain = 0;
         let worker = self.seats.get_mut(index).and_then(Seat::unreported);
         match worker {
@@ -100,7 +99,7 @@ impl Supervisor {
         self.reap_seat(index)
     }
 
-    pub(super) fn on_not_started(&mut self, index: usize, error: &str) -> Result<()> {
+    fn on_not_started(&mut self, index: usize, error: &str) -> Result<()> {
         say::log(format_args!("worker {index} cannot be made: {error}"));
         let Some(seat) = self.seats.get_mut(index) else { return Ok(()) };
         let Some(life) = seat.unreported().map(|worker| worker.life) else { return Ok(()) };

@@ -138,6 +138,13 @@ impl Seat {
         self.workers_mut().find(|worker| worker.pid.is_none())
     }
 
+    /// The slot, and the worker for it that the template was not told of yet; there is one at most.
+    pub fn unordered(&mut self) -> Option<(&Slot, &mut Worker)> {
+        let mut workers = self.current.iter_mut().chain(&mut self.next).chain(&mut self.leaving);
+        let worker = workers.find(|worker| worker.pid.is_none() && worker.ordered.is_none())?;
+        Some((&self.slot, worker))
+    }
+
     /// Gives up those that no process was made for.
     pub fn drop_unreported(&mut self) {
         self.current.take_if(|worker| worker.pid.is_none());

@@ -11,22 +11,6 @@ use crate::say;
 /// What a worker may take beyond its own drain deadline before it is ended.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// The supervisor is stopping: nothing is started any more.
-#[derive(Debug)]
-pub struct Stop(Result<()>);
-
-impl Stop {
-    /// Towards this result.
-    pub fn new(result: Result<()>) -> Self {
-        Self(result)
-    }
-
-    /// What it ends with.
-    pub fn into_result(self) -> Result<()> {
-        self.0
-    }
-}
-
 impl Supervisor {
     /// Tells those who are leaving to drain.
     pub(super) fn retire(&mut self, index: usize, queued: Queued) {
@@ -45,7 +29,7 @@ impl Supervisor {
 
     /// Lets nobody in any more and tells everybody to drain. Ends with `result` when they have.
     pub(super) fn stop(&mut self, result: Result<()>) {
-        self.stop = Some(Stop::new(result));
+        self.stop = Some(result);
         for index in 0..self.seats.len() {
             let Some(seat) = self.seats.get_mut(index) else { continue };
             if let Err(error) = seat.slot.close_to_newcomers() {

@@ -1,13 +1,14 @@
 //! The template process, as the supervisor sees it: what workers are forked from.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::process::{Child, ExitStatus};
 
 use anyhow::{Context, Result};
 use host::channel::Channel;
 use host::protocol::{Order, Plan, Report};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::{Shutdown, shutdown};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -75,8 +76,7 @@ impl Template {
     pub fn end(mut self) -> Vec<Report> {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let raw = std::os::fd::AsRawFd::as_raw_fd(&self.channel.get_ref().as_fd());
-        let _ = nix::sys::socket::shutdown(raw, nix::sys::socket::Shutdown::Read);
+        let _ = shutdown(self.channel.as_raw_fd(), Shutdown::Read);
         let mut reports = Vec::new();
         while let Ok(Some((report, _))) = self.channel.get_ref().receive() {
             reports.push(report);

@@ -1,15 +1,16 @@
 //! WasmEdge's WASI with functions of our own where its own do not fit: the only place that speaks its C
 //! interface.
 
+mod call;
 mod descriptors;
 mod errno;
 pub mod hooks;
-mod memory;
 mod poll;
 mod poll_oneoff;
 mod random;
+mod replacement;
 
-use std::ffi::{CString, c_char, c_void};
+use std::ffi::{CString, c_char};
 use std::os::fd::RawFd;
 use std::{mem, ptr};
 
@@ -20,20 +21,10 @@ use wasmedge_sdk::{AsInstance, FuncType, ValType};
 use wasmedge_sys::{Function, ffi};
 
 use poll::Poller;
+use replacement::{Body, Replacement};
 
 /// The name by which guests import it (WASI preview 1).
 pub const MODULE: &str = "wasi_snapshot_preview1";
-
-/// What a function of ours is called with: what it replaces, and the guest's state.
-type Wrapper = unsafe extern "C" fn(
-    *mut c_void,
-    *mut c_void,
-    *const ffi::WasmEdge_CallingFrameContext,
-    *const ffi::WasmEdge_Value,
-    u32,
-    *mut ffi::WasmEdge_Value,
-    u32,
-) -> ffi::WasmEdge_Result;
 
 /// The WASI of one guest.
 ///
@@ -42,6 +33,9 @@ type Wrapper = unsafe extern "C" fn(
 pub struct Wasi {
     context: *mut ffi::WasmEdge_ModuleInstanceContext,
     state: Box<State>,
+    /// What our functions are made of.
+    #[expect(clippy::vec_box, reason = "the module has their addresses")]
+    replacements: Vec<Box<Replacement>>,
 }
 
 /// What our functions share. Only one of them runs at a time, as a guest has one thread.
@@ -82,7 +76,7 @@ impl Wasi {
         ensure!(!context.is_null(), "WasmEdge cannot make a WASI module");
         let poller = (guest.poll == Poll::Usher).then(Poller::default);
         let state = Box::new(State { context, poller, subscriptions: Vec::new(), events: Vec::new() });
-        let mut wasi = Self { context, state };
+        let mut wasi = Self { context, state, replacements: Vec::new() };
         descriptors::replace(&mut wasi)?;
         random::replace(&mut wasi)?;
         if guest.poll == Poll::Usher {
@@ -108,16 +102,17 @@ impl Wasi {
         i32::try_from(code).unwrap_or(host::protocol::TRAPPED)
     }
 
-    /// Puts a function of ours in the place of WasmEdge's own, which gives an errno. It is called with the
-    /// original and with the state.
-    fn replace(&mut self, name: &str, parameters: &[ValType], wrapper: Wrapper) -> Result<()> {
-        let original = self.find(name)?;
+    /// Puts a function of ours in the place of WasmEdge's own, which gives an errno.
+    fn replace(&mut self, name: &str, parameters: &[ValType], body: Body) -> Result<()> {
+        let replacement = Box::new(Replacement { body, original: self.find(name)? });
         let kind = FuncType::new(parameters.to_vec(), vec![ValType::I32]);
         let state: *mut State = &raw mut *self.state;
-        // SAFETY: `wrapper` has the signature of one. The module keeps the original, and is deleted before the
-        // state is.
+        let key = ptr::from_ref(&*replacement).cast_mut();
+        // SAFETY: `enter` has the signature of a wrapper, and is called with these two, which live until the
+        // module is deleted; that keeps the original, too.
         let function =
-            unsafe { Function::create_with_custom_wrapper(&kind, wrapper, original.cast(), state.cast(), 0)? };
+            unsafe { Function::create_with_custom_wrapper(&kind, replacement::enter, key.cast(), state.cast(), 0)? };
+        self.replacements.push(replacement);
         // SAFETY: given to the module, which keeps it, and compared.
         let ours = unsafe { function.as_ptr() };
         let bytes = u32::try_from(name.len())?;

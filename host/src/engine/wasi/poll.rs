@@ -158,6 +158,8 @@ pub struct Poller {
     before: Vec<usize>,
     /// For each subscription, another one of the same descriptor and direction.
     others: Vec<usize>,
+    /// The times that are waited for in this call, with their subscriptions.
+    times: Vec<(usize, Instant)>,
     /// The slots that are wanted in this call.
     wanted: Vec<usize>,
     writers: Vec<libc::pollfd>,
@@ -180,15 +182,15 @@ impl Poller {
         if subscriptions.is_empty() {
             return Err(errno::INVAL);
         }
-        let deadlines = self.take(subscriptions, native, events);
+        self.take(subscriptions, native, events);
         self.arm_readers(events)?;
         self.ask_writers(events)?;
-        let until = deadlines.iter().map(|(_, at)| *at).min();
+        let until = self.times.iter().map(|(_, at)| *at).min();
         loop {
             let patience = if events.is_empty() { until.map(left) } else { Some(Duration::ZERO) };
             self.wait(patience, events)?;
             let now = Instant::now();
-            let due = deadlines.iter().filter(|(_, at)| *at <= now);
+            let due = self.times.iter().filter(|(_, at)| *at <= now);
             events.extend(due.map(|(subscription, _)| good(*subscription)));
             if !events.is_empty() {
                 return Ok(());
@@ -211,26 +213,21 @@ impl Poller {
         self.free.push(index);
     }
 
-    /// Notes what is subscribed to; what cannot be is answered. Gives the times.
-    fn take(
-        &mut self,
-        subscriptions: &[Subscription],
-        native: impl Fn(u32) -> Option<RawFd>,
-        events: &mut Vec<Event>,
-    ) -> Vec<(usize, Instant)> {
+    /// Notes what is subscribed to; what cannot be is answered.
+    fn take(&mut self, subscriptions: &[Subscription], native: impl Fn(u32) -> Option<RawFd>, events: &mut Vec<Event>) {
         self.call += 1;
+        self.times.clear();
         self.wanted.clear();
         self.others.clear();
         self.others.resize(subscriptions.len(), NONE);
         self.before.resize(subscriptions.len(), NONE);
-        let mut deadlines = Vec::new();
         for (index, subscription) in subscriptions.iter().enumerate() {
             let (guest, direction) = match subscription.kind {
                 Kind::Read(guest) => (guest, READ),
                 Kind::Write(guest) => (guest, WRITE),
                 Kind::Clock(clock) => {
                     match clock.deadline() {
-                        Some(at) => deadlines.push((index, at)),
+                        Some(at) => self.times.push((index, at)),
                         None => events.push(bad(index, errno::INVAL)),
                     }
                     continue;
@@ -245,7 +242,6 @@ impl Poller {
                 None => events.push(bad(index, errno::BADF)),
             }
         }
-        deadlines
     }
 
     /// The slot of a guest's descriptor, made if need be; `None` if there is no such descriptor.

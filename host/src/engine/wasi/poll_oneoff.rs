@@ -1,15 +1,15 @@
 //! `poll_oneoff` as the guest calls it: its subscriptions and events in its memory (WASI preview 1).
 
-use std::ffi::c_void;
 use std::os::fd::RawFd;
 
 use anyhow::Result;
 use wasmedge_sdk::ValType::I32;
 use wasmedge_sys::ffi;
 
+use super::call::Call;
 use super::errno::{self, Errno, FAULT, INVAL, SUCCESS};
-use super::memory::{Call, answer};
 use super::poll::{Clock, Event, Kind, Subscription};
+use super::replacement::Outcome;
 use super::{State, Wasi};
 
 /// Bytes of a subscription.
@@ -42,21 +42,8 @@ pub fn replace(wasi: &mut Wasi) -> Result<()> {
     wasi.replace("poll_oneoff", &[I32, I32, I32, I32], poll_oneoff)
 }
 
-unsafe extern "C" fn poll_oneoff(
-    _: *mut c_void,
-    state: *mut c_void,
-    frame: *const ffi::WasmEdge_CallingFrameContext,
-    parameters: *const ffi::WasmEdge_Value,
-    count: u32,
-    results: *mut ffi::WasmEdge_Value,
-    _: u32,
-) -> ffi::WasmEdge_Result {
-    // SAFETY: called by WasmEdge, with the state that `replace` gave it, which nothing else uses meanwhile.
-    unsafe {
-        let state = &mut *state.cast::<State>();
-        let mut call = Call::new(frame, parameters, count);
-        answer(results, poll(state, &mut call).err().unwrap_or(SUCCESS))
-    }
+fn poll_oneoff(state: &mut State, call: &mut Call<'_>) -> Outcome {
+    Outcome::Done(poll(state, call).err().unwrap_or(SUCCESS))
 }
 
 fn poll(state: &mut State, call: &mut Call<'_>) -> Result<(), Errno> {
