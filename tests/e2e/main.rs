@@ -65,4 +65,5 @@ mod usher_cache;
 mod usher_cpus;
 mod usher_drain;
 mod usher_poll;
+mod usher_transfer;
 mod workers;

@@ -55,11 +55,11 @@ pub async fn run(socket: TcpStream, app: Arc<App>, front: Front, crowded: bool) 
         let (app, stream) = (Arc::clone(&app), stream.clone());
         stream.begin_body(request.body().size_hint().exact());
         Box::pin(async move {
-            let mut response = exchange::answer(&app, front, crowded, request).await;
+            let (mut response, at) = exchange::answer(&app, front, crowded, request).await;
             if is_last(&app, || stream.has_more()) {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
-            stream.begin_answer();
+            stream.begin_answer(at);
             Ok::<_, Infallible>(response)
         })
     });

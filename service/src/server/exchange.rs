@@ -1,6 +1,9 @@
 //! One request to its answer: what HTTP asks of any server, before and after the routes.
 
-use std::time::Instant;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderValue};
@@ -8,7 +11,8 @@ use http::uri::Authority;
 use http::{Method, Request, Response, Version};
 use hyper::Body;
 use hyper::body::HttpBody;
-use tokio::time::timeout;
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, timeout};
 
 use super::front::Front;
 use crate::App;
@@ -16,8 +20,9 @@ use crate::problem::{Kind, Problem};
 use crate::routes::{self, BODY_MAX};
 use crate::telemetry;
 
-/// Answers a request and logs it. On a `crowded` server only probes are let through.
-pub async fn answer(app: &App, front: Front, crowded: bool, request: Request<Body>) -> Response<Body> {
+/// Answers a request and logs it; gives the time, too. On a `crowded` server only probes are let
+/// through.
+pub async fn answer(app: &App, front: Front, crowded: bool, request: Request<Body>) -> (Response<Body>, Instant) {
     let started = Instant::now();
     let method = request.method().clone();
     let route = front.route(request.uri().path());
@@ -31,8 +36,9 @@ pub async fn answer(app: &App, front: Front, crowded: bool, request: Request<Bod
     if chunked {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    telemetry::request(&method, route, response.status(), started.elapsed());
-    response.map(Body::from)
+    let done = Instant::now();
+    telemetry::request(&method, route, response.status(), done - started);
+    (response.map(Body::from), done)
 }
 
 /// The whole request, or why it is not let through. A refusal that leaves a body unread ends the
@@ -53,7 +59,7 @@ async fn admit(app: &App, crowded: bool, request: Request<Body>) -> Result<Reque
     if body.is_end_stream() {
         return Ok(Request::from_parts(head, Bytes::new()));
     }
-    match timeout(app.limits.body, read(body)).await {
+    match within(app.limits.body, read(body)).await {
         Ok(body) => Ok(Request::from_parts(head, body?)),
         Err(_) => Err(Problem::new(Kind::RequestTimeout, "the body took too long to arrive").closing()),
     }
@@ -109,8 +115,17 @@ async fn read(mut body: Body) -> Result<Bytes, Problem> {
 }
 
 async fn respond(app: &App, front: Front, request: Request<Bytes>) -> Response<Bytes> {
-    timeout(app.limits.handle, front.respond(app, request)).await.unwrap_or_else(|_| {
+    within(app.limits.handle, front.respond(app, request)).await.unwrap_or_else(|_| {
         tracing::error!(limit = ?app.limits.handle, "a request took too long to handle");
         Problem::new(Kind::HandlingTimeout, "the request took too long to handle; try again later").into_response()
     })
+}
+
+/// [`timeout`] for what mostly is there at once: only then it costs a guest no look at the time.
+async fn within<F: Future>(limit: Duration, future: F) -> Result<F::Output, Elapsed> {
+    let mut future = pin!(future);
+    match poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await {
+        Poll::Ready(output) => Ok(output),
+        Poll::Pending => timeout(limit, future).await,
+    }
 }

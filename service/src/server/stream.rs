@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::intake::Intake;
 use super::phase::{Phase, PhaseClock};
@@ -50,9 +50,9 @@ impl WatchedStream {
         self.socket().intake.begin_body(length);
     }
 
-    /// hyper is about to be given the answer.
-    pub fn begin_answer(&self) {
-        self.clock.enter(Phase::Sending);
+    /// hyper is about to be given the answer, which was there at that time.
+    pub fn begin_answer(&self, at: Instant) {
+        self.clock.enter_at(Phase::Sending, at);
     }
 
     /// Whether another request, or the beginning of one, has come behind the one that hyper has all

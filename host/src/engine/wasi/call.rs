@@ -1,6 +1,6 @@
 //! A guest's call of a function of ours: what it gave, and its memory.
 
-use std::slice;
+use std::{ptr, slice};
 
 use wasmedge_sys::ffi;
 
@@ -9,6 +9,8 @@ use super::errno::{Errno, FAULT};
 /// A call that still runs.
 pub struct Call<'a> {
     frame: *const ffi::WasmEdge_CallingFrameContext,
+    /// The guest's; null until it is needed.
+    memory: *mut ffi::WasmEdge_MemoryInstanceContext,
     parameters: &'a [ffi::WasmEdge_Value],
 }
 
@@ -23,7 +25,8 @@ impl<'a> Call<'a> {
         count: u32,
     ) -> Self {
         // SAFETY: as the caller promises.
-        Self { frame, parameters: unsafe { slice::from_raw_parts(parameters, count as usize) } }
+        let parameters = unsafe { slice::from_raw_parts(parameters, count as usize) };
+        Self { frame, memory: ptr::null_mut(), parameters }
     }
 
     /// A parameter; -1 if there is none.
@@ -48,9 +51,21 @@ impl<'a> Call<'a> {
         // SAFETY: the frame is of a call that still runs; WasmEdge checks the bounds, and gives nothing beyond
         // them. The guest does not run meanwhile, and `self` is borrowed.
         unsafe {
-            let memory = ffi::WasmEdge_CallingFrameGetMemoryInstance(self.frame, 0);
-            let start = ffi::WasmEdge_MemoryInstanceGetPointer(memory, address.into(), length as u64);
+            if self.memory.is_null() {
+                self.memory = ffi::WasmEdge_CallingFrameGetMemoryInstance(self.frame, 0);
+            }
+            let start = ffi::WasmEdge_MemoryInstanceGetPointer(self.memory, address.into(), length as u64);
             if start.is_null() { Err(FAULT) } else { Ok(slice::from_raw_parts_mut(start, length)) }
         }
+    }
+
+    /// A number in the guest's memory.
+    ///
+    /// # Errors
+    /// If it is not all there.
+    pub fn word(&mut self, address: u32) -> Result<u32, Errno> {
+        let mut word = [0; 4];
+        word.copy_from_slice(self.memory(address, 4)?);
+        Ok(u32::from_le_bytes(word))
     }
 }

@@ -9,7 +9,9 @@ mod poll;
 mod poll_oneoff;
 mod random;
 mod replacement;
+mod transfer;
 
+use std::collections::HashMap;
 use std::ffi::{CString, c_char};
 use std::os::fd::RawFd;
 use std::{mem, ptr};
@@ -47,6 +49,10 @@ struct State {
     poller: Option<Poller>,
     subscriptions: Vec<poll::Subscription>,
     events: Vec<poll::Event>,
+    /// The guest's sockets that data went through.
+    sockets: HashMap<u32, transfer::Socket>,
+    /// Buffers of the call that runs.
+    buffers: Vec<libc::iovec>,
 }
 
 impl Wasi {
@@ -75,10 +81,18 @@ impl Wasi {
         };
         ensure!(!context.is_null(), "WasmEdge cannot make a WASI module");
         let poller = (guest.poll == Poll::Usher).then(Poller::default);
-        let state = Box::new(State { context, poller, subscriptions: Vec::new(), events: Vec::new() });
+        let state = Box::new(State {
+            context,
+            poller,
+            subscriptions: Vec::new(),
+            events: Vec::new(),
+            sockets: HashMap::new(),
+            buffers: Vec::new(),
+        });
         let mut wasi = Self { context, state, replacements: Vec::new() };
         descriptors::replace(&mut wasi)?;
         random::replace(&mut wasi)?;
+        transfer::replace(&mut wasi)?;
         if guest.poll == Poll::Usher {
             poll_oneoff::replace(&mut wasi).context("use --poll=wasmedge to go on without")?;
         }

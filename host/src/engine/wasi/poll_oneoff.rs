@@ -1,12 +1,10 @@
 //! `poll_oneoff` as the guest calls it: its subscriptions and events in its memory (WASI preview 1).
 
-use std::os::fd::RawFd;
-
 use anyhow::Result;
 use wasmedge_sdk::ValType::I32;
-use wasmedge_sys::ffi;
 
 use super::call::Call;
+use super::descriptors::native;
 use super::errno::{self, Errno, FAULT, INVAL, SUCCESS};
 use super::poll::{Clock, Event, Kind, Subscription};
 use super::replacement::Outcome;
@@ -55,7 +53,7 @@ fn poll(state: &mut State, call: &mut Call<'_>) -> Result<(), Errno> {
     let count = count as usize;
     call.memory(to, count * EVENT)?;
     call.memory(told, 4)?;
-    let State { context, poller, subscriptions, events } = state;
+    let State { context, poller, subscriptions, events, .. } = state;
     subscriptions.clear();
     let bytes = call.memory(from, count * SUBSCRIPTION)?;
     subscriptions.extend(bytes.as_chunks::<SUBSCRIPTION>().0.iter().map(read));
@@ -69,15 +67,6 @@ fn poll(state: &mut State, call: &mut Call<'_>) -> Result<(), Errno> {
     let number = u32::try_from(events.len().min(count)).map_err(|_| FAULT)?;
     call.memory(told, 4)?.copy_from_slice(&number.to_le_bytes());
     Ok(())
-}
-
-/// WasmEdge's table of descriptors.
-fn native(context: *mut ffi::WasmEdge_ModuleInstanceContext, guest: u32) -> Option<RawFd> {
-    let mut native = 0;
-    // SAFETY: the module lives as long as the guest that calls; the pointer leads to a number.
-    let found =
-        unsafe { ffi::WasmEdge_ModuleInstanceWASIGetNativeHandler(context, guest.cast_signed(), &raw mut native) };
-    RawFd::try_from(native).ok().filter(|_| found == 0)
 }
 
 /// A number in the guest's memory.
