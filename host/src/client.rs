@@ -9,8 +9,9 @@ use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-/// Largest answer that is read, in bytes: what we ask for is small.
-const ANSWER_MAX: usize = 256 << 10;
+/// Largest answer that is read, in bytes: metrics are the largest that we ask for, 60 kB where all routes are in
+/// use.
+const ANSWER_MAX: usize = 4 << 20;
 
 /// What came back.
 #[derive(Debug)]
