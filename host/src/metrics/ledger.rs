@@ -13,32 +13,47 @@ pub struct Ledger(Arc<Mutex<Book>>);
 struct Book {
     /// What those counted that are gone.
     retained: Exposition,
-    /// What each of those that live said last, by its life.
-    accounts: BTreeMap<u64, Exposition>,
+    /// Those that live, by their lives.
+    accounts: BTreeMap<u64, Known>,
+}
+
+/// What is known of a worker.
+#[derive(Debug, Default)]
+struct Known {
+    /// What it said last.
+    said: Exposition,
+    /// Whether it was complained of since.
+    is_blamed: bool,
 }
 
 impl Ledger {
     /// Opens the account of a new worker.
     pub fn open(&self, life: u64) -> Account {
-        self.book().accounts.insert(life, Exposition::default());
+        self.book().accounts.insert(life, Known::default());
         Account { ledger: self.clone(), life }
     }
 
     /// Notes what a worker says. What comes when it is gone is of no interest: it was closed by what was known.
     pub fn note(&self, life: u64, said: Exposition) {
         if let Some(account) = self.book().accounts.get_mut(&life) {
-            account.advance(said);
+            account.said.advance(said);
+            account.is_blamed = false;
         }
+    }
+
+    /// Notes that a worker said nothing that can be used. Gives whether that is new.
+    pub fn blame(&self, life: u64) -> bool {
+        self.book().accounts.get_mut(&life).is_some_and(|account| !std::mem::replace(&mut account.is_blamed, true))
     }
 
     /// The totals, and the gauges of these workers: the number and the life of each.
     pub fn merged(&self, workers: &BTreeMap<usize, u64>) -> Exposition {
         let book = self.book();
         let mut all = book.retained.clone();
-        book.accounts.values().for_each(|account| all.add(account));
+        book.accounts.values().for_each(|account| all.add(&account.said));
         for (worker, life) in workers {
             if let Some(account) = book.accounts.get(life) {
-                all.add_gauges(account, *worker);
+                all.add_gauges(&account.said, *worker);
             }
         }
         all
@@ -47,7 +62,7 @@ impl Ledger {
     fn close(&self, life: u64) {
         let mut book = self.book();
         if let Some(account) = book.accounts.remove(&life) {
-            book.retained.add(&account);
+            book.retained.add(&account.said);
         }
     }
 
@@ -108,6 +123,17 @@ mod tests {
         drop(account);
         ledger.note(1, said(9, 1));
         assert_eq!(total(&ledger), "7");
+    }
+
+    #[test]
+    fn a_worker_is_blamed_once_until_it_answers_again() {
+        let ledger = Ledger::default();
+        let account = ledger.open(1);
+        assert_eq!([ledger.blame(1), ledger.blame(1)], [true, false]);
+        ledger.note(1, said(1, 1));
+        assert!(ledger.blame(1));
+        drop(account);
+        assert!(!ledger.blame(1));
     }
 
     #[test]

@@ -18,8 +18,8 @@ pub use exposition::Exposition;
 pub use ledger::{Account, Ledger};
 pub use own::Facts;
 
-use crate::client;
 use crate::supervisor::{Overview, Shown, State};
+use crate::{client, say};
 
 /// The media type of the text form.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -67,8 +67,18 @@ async fn ask_all(ledger: &Ledger, workers: &[Shown]) -> BTreeMap<usize, u64> {
     // One that starts would answer later.
     for shown in workers.iter().filter(|shown| matches!(shown.state, State::Ready | State::Draining)) {
         let Some((life, control)) = shown.process else { continue };
-        let (ledger, worker) = (ledger.clone(), shown.worker);
-        asked.spawn(async move { ask(&ledger, life, control).await.is_ok().then_some((worker, life)) });
+        let (ledger, worker, lasts) = (ledger.clone(), shown.worker, shown.state == State::Ready);
+        asked.spawn(async move {
+            match ask(&ledger, life, control).await {
+                Ok(()) => Some((worker, life)),
+                Err(error) => {
+                    if lasts && ledger.blame(life) {
+                        say::log(format_args!("worker {worker} does not say what it counted: {error:#}"));
+                    }
+                    None
+                }
+            }
+        });
     }
     let mut answered = BTreeMap::new();
     while let Some(result) = asked.join_next().await {

@@ -172,7 +172,7 @@ impl Server {
         sleep(ACCEPT_PAUSE).await;
     }
 
-    async fn drain(&mut self) {
+    async fn drain(mut self) {
         tracing::info!(connections = self.connections.len(), "draining");
         let deadline = Instant::now() + self.app.limits.drain;
         let ended = timeout_at(deadline, async { while self.connections.join_next().await.is_some() {} }).await;

@@ -108,9 +108,9 @@ pub struct Page {
 pub struct PoolUsage {
     /// Those that an operation has, or makes.
     pub used: usize,
-    /// Those that wait for one.
+    /// Those that wait for an operation.
     pub idle: usize,
-    /// Operations that wait for one.
+    /// Operations that wait for a connection.
     pub waiting: usize,
 }
 
