@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
+use crate::metrics::{self, Facts, Ledger};
 use crate::supervisor::{Command, Readiness};
 
 /// Connections at once: those who ask are few.
@@ -29,15 +30,26 @@ const CONNECTION_MAX: Duration = Duration::from_secs(60);
 /// Pause after an accept that failed, such as when there are no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// What answers are made from.
+#[derive(Debug, Clone)]
+pub struct Sources {
+    /// The supervisor.
+    pub commands: mpsc::Sender<Command>,
+    /// What workers counted.
+    pub ledger: Ledger,
+    /// What does not change.
+    pub facts: Arc<Facts>,
+}
+
 /// Serves until it is dropped. A worker's drain takes as long as `drain` at most.
-pub async fn serve(listener: TcpListener, commands: mpsc::Sender<Command>, drain: Duration) {
+pub async fn serve(listener: TcpListener, sources: Sources, drain: Duration) {
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         // The semaphore is never closed.
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let connection = connection(stream, commands.clone());
+                let connection = connection(stream, sources.clone());
                 tokio::spawn(async move {
                     let _ = timeout(drain + CONNECTION_MAX, connection).await;
                     drop(permit);
@@ -48,10 +60,10 @@ pub async fn serve(listener: TcpListener, commands: mpsc::Sender<Command>, drain
     }
 }
 
-async fn connection(stream: TcpStream, commands: mpsc::Sender<Command>) {
+async fn connection(stream: TcpStream, sources: Sources) {
     let service = service_fn(|request| {
-        let commands = commands.clone();
-        async move { Ok::<_, Infallible>(respond(&request, &commands).await) }
+        let sources = sources.clone();
+        async move { Ok::<_, Infallible>(respond(&request, &sources).await) }
     });
     // What goes wrong is the client's affair: it is gone, or sent nonsense.
     let _ = hyper::server::conn::http1::Builder::new()
@@ -68,6 +80,7 @@ enum Route {
     Livez,
     Readyz,
     Workers,
+    Metrics,
     Replace(usize),
 }
 
@@ -77,13 +90,14 @@ impl Route {
             "/livez" => Self::Livez,
             "/readyz" => Self::Readyz,
             "/workers" => Self::Workers,
+            "/metrics" => Self::Metrics,
             _ => Self::Replace(path.strip_prefix("/workers/")?.strip_suffix("/replace")?.parse().ok()?),
         })
     }
 
     fn method(self) -> Method {
         match self {
-            Self::Livez | Self::Readyz | Self::Workers => Method::GET,
+            Self::Livez | Self::Readyz | Self::Workers | Self::Metrics => Method::GET,
             Self::Replace(_) => Method::POST,
         }
     }
@@ -91,9 +105,9 @@ impl Route {
 
 type Answer = Response<Full<Bytes>>;
 
-async fn respond(request: &Request<Incoming>, commands: &mpsc::Sender<Command>) -> Answer {
+async fn respond(request: &Request<Incoming>, sources: &Sources) -> Answer {
     let Some(route) = Route::of(request.uri().path()) else {
-        let known = "GET /livez, /readyz and /workers, POST /workers/{n}/replace";
+        let known = "GET /livez, /readyz, /metrics and /workers, POST /workers/{n}/replace";
         return problem(StatusCode::NOT_FOUND, &format!("there is nothing at this path; there is {known}"));
     };
     if *request.method() != route.method() && !(request.method() == Method::HEAD && route.method() == Method::GET) {
@@ -102,18 +116,23 @@ async fn respond(request: &Request<Incoming>, commands: &mpsc::Sender<Command>) 
         answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
         return answer;
     }
-    perform(route, commands).await.unwrap_or_else(|| problem(StatusCode::SERVICE_UNAVAILABLE, "usher is stopping"))
+    perform(route, sources).await.unwrap_or_else(|| problem(StatusCode::SERVICE_UNAVAILABLE, "usher is stopping"))
 }
 
 /// `None` when the supervisor is no longer there to ask.
-async fn perform(route: Route, commands: &mpsc::Sender<Command>) -> Option<Answer> {
+async fn perform(route: Route, Sources { commands, ledger, facts }: &Sources) -> Option<Answer> {
     Some(match route {
-        Route::Livez => text(StatusCode::OK, "OK\n"),
+        Route::Livez => ok(),
         Route::Readyz => match ask(commands, Command::Ready).await? {
-            Readiness::Ready => text(StatusCode::OK, "OK\n"),
+            Readiness::Ready => ok(),
             Readiness::NotReady(why) => problem(StatusCode::SERVICE_UNAVAILABLE, &why),
         },
-        Route::Workers => json(StatusCode::OK, "application/json", &ask(commands, Command::Workers).await?),
+        Route::Workers => json(StatusCode::OK, "application/json", &ask(commands, Command::Overview).await?.workers),
+        Route::Metrics => {
+            let overview = ask(commands, Command::Overview).await?;
+            let all = metrics::collect(ledger, facts, &overview).await;
+            with_type(StatusCode::OK, metrics::CONTENT_TYPE, all.to_string().into())
+        }
         Route::Replace(worker) => match ask(commands, |reply| Command::Replace { worker, reply }).await? {
             Ok(()) => json(StatusCode::OK, "application/json", &json!({ "worker": worker, "replaced": true })),
             Err(why) => problem(StatusCode::CONFLICT, &why),
@@ -127,8 +146,8 @@ async fn ask<T>(commands: &mpsc::Sender<Command>, command: impl FnOnce(oneshot::
     answer.await.ok()
 }
 
-fn text(status: StatusCode, body: &'static str) -> Answer {
-    with_type(status, "text/plain; charset=utf-8", Bytes::from_static(body.as_bytes()))
+fn ok() -> Answer {
+    with_type(StatusCode::OK, "text/plain; charset=utf-8", Bytes::from_static(b"OK\n"))
 }
 
 fn json(status: StatusCode, kind: &'static str, value: &impl serde::Serialize) -> Answer {
@@ -158,6 +177,7 @@ mod tests {
     #[test]
     fn paths_lead_to_routes() {
         assert_eq!(Route::of("/workers"), Some(Route::Workers));
+        assert_eq!(Route::of("/metrics"), Some(Route::Metrics));
         assert_eq!(Route::of("/workers/12/replace"), Some(Route::Replace(12)));
         for path in ["/", "/workers/", "/workers/x/replace", "/workers/-1/replace", "/workers/1/replace/"] {
             assert_eq!(Route::of(path), None, "{path}");

@@ -120,6 +120,16 @@ pub enum Poll {
     Wasmedge,
 }
 
+impl Poll {
+    /// As the flag names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Usher => "usher",
+            Self::Wasmedge => "wasmedge",
+        }
+    }
+}
+
 impl From<Poll> for protocol::Poll {
     fn from(poll: Poll) -> Self {
         match poll {

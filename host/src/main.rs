@@ -19,6 +19,7 @@ mod cpus;
 mod folders;
 mod guest;
 mod health;
+mod metrics;
 mod module;
 mod processes;
 mod progress;

@@ -4,6 +4,8 @@ use std::env;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, anyhow, bail};
 use host::protocol::{Guest, Limits, Mode, PAGE_BYTES, Plan, Report};
@@ -14,10 +16,12 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::{Duration, timeout};
 
+use crate::admin::Sources;
 use crate::cli::{self, Serve};
 use crate::cpus::Share;
 use crate::folders::{self, Folder};
 use crate::guest::{self, Environment};
+use crate::metrics::{Facts, Ledger};
 use crate::module::{Kind, Module};
 use crate::processes::Engine;
 use crate::supervisor::{self, Greeting, Setup, Signals, Slot, Supervisor, Template, Wanted};
@@ -85,6 +89,7 @@ impl Prepared {
     }
 
     async fn serve(self) -> Result<()> {
+        let started = SystemTime::now();
         let mut signals = Signals::new().context("cannot handle signals")?;
         // First, as compiled code depends on the version of its WasmEdge.
         let template = Template::start(&self.engine, self.options.real_llvm)?;
@@ -112,7 +117,10 @@ impl Prepared {
             address: self.address.to_string(),
             admin: admin.local_addr()?.to_string(),
         };
-        tokio::spawn(admin::serve(admin, commands, self.options.drain));
+        let ledger = Ledger::default();
+        let facts = Facts { wasmedge: version, poll: self.options.poll.name(), started };
+        let sources = Sources { commands, ledger: ledger.clone(), facts: Arc::new(facts) };
+        tokio::spawn(admin::serve(admin, sources, self.options.drain));
         let limits = Limits {
             memory_pages: u32::try_from(self.options.memory.as_u64() / PAGE_BYTES)?,
             open_files: self.options.open_files,
@@ -124,6 +132,7 @@ impl Prepared {
             wanted: self.wanted,
             slots: self.slots,
             drain: self.options.drain,
+            ledger,
             greeting,
         };
         Supervisor::run(setup, template, &mut signals, &mut orders).await

@@ -5,7 +5,7 @@ use http::header::{self, HeaderValue};
 use http::{Method, Request, Response};
 
 use crate::App;
-use crate::handlers::{Answer, control, health};
+use crate::handlers::{Answer, control, health, metrics};
 use crate::problem::{Kind, Problem};
 
 #[derive(Clone, Copy)]
@@ -14,6 +14,8 @@ enum Route {
     Drain,
     Livez,
     Readyz,
+    Metrics,
+    Report,
 }
 
 impl Route {
@@ -23,6 +25,8 @@ impl Route {
             "/drain" => Self::Drain,
             "/livez" => Self::Livez,
             "/readyz" => Self::Readyz,
+            "/metrics" => Self::Metrics,
+            "/report" => Self::Report,
             _ => return None,
         })
     }
@@ -33,12 +37,14 @@ impl Route {
             Self::Drain => "/drain",
             Self::Livez => "/livez",
             Self::Readyz => "/readyz",
+            Self::Metrics => "/metrics",
+            Self::Report => "/report",
         }
     }
 
     fn allow(self) -> HeaderValue {
         HeaderValue::from_static(match self {
-            Self::About | Self::Livez | Self::Readyz => "GET, HEAD",
+            Self::About | Self::Livez | Self::Readyz | Self::Metrics | Self::Report => "GET, HEAD",
             Self::Drain => "POST",
         })
     }
@@ -49,7 +55,7 @@ impl Route {
 /// HEAD is answered like GET: whoever sends the answer leaves the body out.
 pub async fn respond(app: &App, request: Request<Bytes>) -> Response<Bytes> {
     let Some(route) = Route::of(request.uri().path()) else {
-        let detail = "there is nothing at this path; control has /about, /drain, /livez and /readyz";
+        let detail = "there is nothing at this path; control has /about, /drain, /livez, /metrics, /readyz and /report";
         return Problem::new(Kind::NoSuchResource, detail).into_response();
     };
     dispatch(app, route, &request).await.unwrap_or_else(Problem::into_response)
@@ -61,6 +67,8 @@ async fn dispatch(app: &App, route: Route, request: &Request<Bytes>) -> Answer {
         (Route::Drain, &Method::POST) => control::drain(app, request),
         (Route::Livez, &Method::GET | &Method::HEAD) => health::alive(),
         (Route::Readyz, &Method::GET | &Method::HEAD) => health::ready(app).await,
+        (Route::Metrics, &Method::GET | &Method::HEAD) => metrics::all(app),
+        (Route::Report, &Method::GET | &Method::HEAD) => metrics::last(app).await,
         _ => Err(Problem::new(Kind::MethodNotAllowed, "this path does not have that method; see Allow")
             .with_header(header::ALLOW, route.allow())),
     }
@@ -77,8 +85,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::Queued;
     use crate::store::suite::block_on;
+    use crate::{Queued, Report};
 
     fn ask(app: &App, method: &str, target: &str) -> Response<Bytes> {
         let request = Request::builder().method(method).uri(target);
@@ -120,13 +128,36 @@ mod tests {
     }
 
     #[test]
+    fn a_report_is_given_once_there_is_no_more_to_count_and_to_none_but_who_asked_for_it() {
+        let (app, _folder) = App::over_a_new_store();
+        assert_eq!(ask(&app, "GET", "/report").status(), StatusCode::NOT_FOUND);
+        assert_eq!(ask(&app, "POST", "/drain?report=false").status(), StatusCode::ACCEPTED);
+        assert_eq!((app.finish(), ask(&app, "GET", "/report").status()), (false, StatusCode::NOT_FOUND));
+
+        assert_eq!(ask(&app, "POST", "/drain?report=true").status(), StatusCode::ACCEPTED);
+        let report = block_on(async {
+            let early = respond(&app, Request::builder().uri("/report").body(Bytes::new()).unwrap());
+            let end = async {
+                app.metrics.request("GET", "/livez", StatusCode::OK, std::time::Duration::ZERO);
+                assert!(app.finish());
+            };
+            let (report, (), ()) = tokio::join!(early, end, app.reached(Report::Given));
+            report
+        });
+        assert_eq!(report.status(), StatusCode::OK);
+        let text = std::str::from_utf8(report.body()).unwrap();
+        assert!(text.contains("http_route=\"/livez\"} 1\n"), "{text}");
+    }
+
+    #[test]
     fn a_wrong_parameter_orders_nothing_and_is_told_the_right_ones() {
         let (app, _folder) = App::over_a_new_store();
         for (method, target, says) in [
-            ("POST", "/drain?queue=take", "known are queued"),
+            ("POST", "/drain?queue=take", "known are queued, report"),
             ("POST", "/drain?queued=drop", "must be take or leave"),
             ("POST", "/drain?queued", "must be take or leave"),
             ("POST", "/drain?queued=take&queued=take", "given twice"),
+            ("POST", "/drain?report=1", "must be true or false"),
             ("GET", "/about?x=1", "there are none here"),
         ] {
             let response = ask(&app, method, target);
@@ -139,9 +170,14 @@ mod tests {
     #[test]
     fn every_path_answers_every_method_it_does_not_have_with_those_it_has() {
         let (app, _folder) = App::over_a_new_store();
-        for (path, allow) in
-            [("/about", "GET, HEAD"), ("/livez", "GET, HEAD"), ("/readyz", "GET, HEAD"), ("/drain", "POST")]
-        {
+        for (path, allow) in [
+            ("/about", "GET, HEAD"),
+            ("/livez", "GET, HEAD"),
+            ("/readyz", "GET, HEAD"),
+            ("/metrics", "GET, HEAD"),
+            ("/report", "GET, HEAD"),
+            ("/drain", "POST"),
+        ] {
             let methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"];
             let refused = methods.into_iter().filter(|method| !allow.split(", ").any(|allowed| allowed == *method));
             for method in refused {

@@ -33,6 +33,7 @@ use tokio::sync::watch;
 
 use config::{Config, Limits};
 use store::Store;
+use telemetry::metrics::Metrics;
 
 /// What becomes of connections that wait in the listening socket when the service stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +44,19 @@ pub enum Queued {
     Leave,
 }
 
+/// The last metrics of a service that stops, for whoever ordered that and wants all to be counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
+enum Report {
+    /// Nobody asked for them.
+    Unwanted,
+    /// Whoever ordered to stop will ask for them.
+    Wanted,
+    /// All that was in flight is answered, so that there is no more to count.
+    Due,
+    /// They were told.
+    Given,
+}
+
 /// What every request may use.
 #[derive(Debug)]
 pub struct App {
@@ -50,17 +64,30 @@ pub struct App {
     pub store: Store,
     /// What a connection may take.
     pub limits: Limits,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Whether everybody may see it: else only whoever reaches the control listener.
+    pub metrics_are_public: bool,
     /// The store, in words that have no secret.
     store_name: String,
     /// The order to stop and when it was given, once it is.
     order: watch::Sender<Option<(Queued, Instant)>>,
+    report: watch::Sender<Report>,
 }
 
 impl App {
     /// An application that serves from `store`.
-    pub fn new(store: Store, config: &Config) -> Self {
+    pub fn new(store: Store, metrics: Metrics, config: &Config) -> Self {
         let (order, _) = watch::channel(None);
-        Self { store, limits: config.limits.clone(), store_name: config.store.to_string(), order }
+        Self {
+            store,
+            limits: config.limits.clone(),
+            metrics,
+            metrics_are_public: config.control.is_none(),
+            store_name: config.store.to_string(),
+            order,
+            report: watch::channel(Report::Unwanted).0,
+        }
     }
 
     /// Whether the service is on its way to stop, and no longer ready.
@@ -96,10 +123,64 @@ impl App {
         }
     }
 
+    /// Has the service wait with its end, for a moment, until its last metrics were asked for.
+    pub fn want_report(&self) {
+        self.advance_report(Report::Unwanted, Report::Wanted);
+    }
+
+    /// Notes that all is answered. Gives whether somebody is going to ask for the last metrics.
+    fn finish(&self) -> bool {
+        self.advance_report(Report::Wanted, Report::Due);
+        self.report_is(Report::Due)
+    }
+
+    /// Resolves when there is no more to count; at once to `false` if nobody asked for a report.
+    pub async fn is_finished(&self) -> bool {
+        if !self.report_is(Report::Wanted) {
+            return false;
+        }
+        self.reached(Report::Due).await;
+        true
+    }
+
+    /// Notes that the last metrics are told.
+    pub fn report_given(&self) {
+        self.advance_report(Report::Due, Report::Given);
+    }
+
+    fn report_is(&self, least: Report) -> bool {
+        *self.report.borrow() >= least
+    }
+
+    fn advance_report(&self, from: Report, to: Report) {
+        self.report.send_if_modified(|report| {
+            let advances = *report == from;
+            if advances {
+                *report = to;
+            }
+            advances
+        });
+    }
+
+    /// Resolves when the report is there, or further.
+    fn reached(&self, least: Report) -> impl Future<Output = ()> + Send + use<> {
+        let mut report = self.report.subscribe();
+        async move {
+            while *report.borrow_and_update() < least {
+                // Nobody is left to give it when the application is gone.
+                if report.changed().await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
     /// An application over a new store, and the folder that it lives in.
     #[cfg(test)]
     fn over_a_new_store() -> (Self, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
-        (Self::new(Store::open_embedded(folder.path()).unwrap(), &Config::unconfigured()), folder)
+        let metrics = Metrics::new().unwrap();
+        let store = Store::open_embedded(folder.path(), &metrics).unwrap();
+        (Self::new(store, metrics, &Config::unconfigured()), folder)
     }
 }

@@ -9,7 +9,7 @@ use service::App;
 use service::config::{self, Command, Config, Listen, Stream};
 use service::server::{self, Bounds, ListenError, Listener, runtime};
 use service::store::Store;
-use service::telemetry;
+use service::telemetry::{log, metrics::Metrics};
 
 /// Exit code where the service cannot start.
 const FAILURE: u8 = 1;
@@ -42,7 +42,7 @@ fn serve() -> ExitCode {
     match Config::from_env() {
         Err(error) => fail(USAGE, error),
         Ok(config) => {
-            telemetry::init(&config);
+            log::init(&config);
             match runtime::block_on(run(config)) {
                 Ok(Ok(())) => ExitCode::SUCCESS,
                 Ok(Err(error)) => fail(FAILURE, error),
@@ -53,12 +53,13 @@ fn serve() -> ExitCode {
 }
 
 async fn run(config: Config) -> Result<(), String> {
-    let store = Store::open(&config.store).await.map_err(|error| error.to_string())?;
+    let metrics = Metrics::new().map_err(|error| error.to_string())?;
+    let store = Store::open(&config.store, &metrics).await.map_err(|error| error.to_string())?;
     let (public, control) = listen(&config).map_err(|error| error.to_string())?;
     // Whoever reads that we listen may tell us to stop.
     let stop = server::stop_signal();
     announce(&config, &public, control.as_ref());
-    server::serve(public, control, Arc::new(App::new(store, &config)), stop).await;
+    server::serve(public, control, Arc::new(App::new(store, metrics, &config)), stop).await;
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 
 use crate::App;
-use crate::handlers::{Answer, health, users};
+use crate::handlers::{Answer, health, metrics, users};
 use crate::problem::{Kind, Problem};
 
 /// Largest body of a request, in bytes.
@@ -18,6 +18,7 @@ enum Route<'a> {
     Health,
     Livez,
     Readyz,
+    Metrics,
     /// The server as a whole (RFC 9110 §9.3.7).
     Asterisk,
 }
@@ -29,6 +30,7 @@ impl<'a> Route<'a> {
             "/api/health" => Self::Health,
             "/livez" => Self::Livez,
             "/readyz" => Self::Readyz,
+            "/metrics" => Self::Metrics,
             "*" => Self::Asterisk,
             _ => Self::User(path.strip_prefix("/api/users/").filter(|id| !id.is_empty() && !id.contains('/'))?),
         })
@@ -41,6 +43,7 @@ impl<'a> Route<'a> {
             Self::Health => "/api/health",
             Self::Livez => "/livez",
             Self::Readyz => "/readyz",
+            Self::Metrics => "/metrics",
             Self::Asterisk => "*",
         }
     }
@@ -49,9 +52,13 @@ impl<'a> Route<'a> {
         HeaderValue::from_static(match self {
             Self::Users => "GET, HEAD, POST, OPTIONS",
             Self::User(_) => "GET, HEAD, PUT, PATCH, DELETE, OPTIONS",
-            Self::Health | Self::Livez | Self::Readyz => "GET, HEAD, OPTIONS",
+            Self::Health | Self::Livez | Self::Readyz | Self::Metrics => "GET, HEAD, OPTIONS",
             Self::Asterisk => "OPTIONS",
         })
+    }
+
+    fn is_served_by(self, app: &App) -> bool {
+        app.metrics_are_public || !matches!(self, Self::Metrics)
     }
 }
 
@@ -59,7 +66,7 @@ impl<'a> Route<'a> {
 ///
 /// HEAD is answered like GET: whoever sends the answer leaves the body out.
 pub async fn respond(app: &App, request: Request<Bytes>) -> Response<Bytes> {
-    let Some(route) = Route::of(request.uri().path()) else {
+    let Some(route) = Route::of(request.uri().path()).filter(|route| route.is_served_by(app)) else {
         let problem = Problem::new(Kind::NoSuchResource, "there is nothing at this path; users are at /api/users");
         return problem.into_response();
     };
@@ -76,6 +83,7 @@ async fn dispatch(app: &App, route: Route<'_>, request: &Request<Bytes>) -> Answ
         (Route::User(id), &Method::DELETE) => users::delete(app, id, request).await,
         (Route::Health | Route::Livez, &Method::GET | &Method::HEAD) => health::alive(),
         (Route::Readyz, &Method::GET | &Method::HEAD) => health::ready(app).await,
+        (Route::Metrics, &Method::GET | &Method::HEAD) => metrics::all(app),
         (_, &Method::OPTIONS) => Ok(options(route)),
         _ => Err(Problem::new(Kind::MethodNotAllowed, "this path does not have that method; see Allow")
             .with_header(header::ALLOW, route.allow())),
@@ -89,14 +97,14 @@ fn options(route: Route<'_>) -> Response<Bytes> {
     response
 }
 
-/// The route of a path, for the log: a template, so that there are few.
+/// The route of a path, for log and metrics: a template, so that there are few.
 pub fn name(path: &str) -> &'static str {
     Route::of(path).map_or("unknown", Route::name)
 }
 
-/// Whether a path is for probes, which are answered when nothing else is.
+/// Whether a path is for probes and those who watch, which are answered when nothing else is.
 pub fn is_probe(path: &str) -> bool {
-    matches!(Route::of(path), Some(Route::Health | Route::Livez | Route::Readyz))
+    matches!(Route::of(path), Some(Route::Health | Route::Livez | Route::Readyz | Route::Metrics))
 }
 
 #[cfg(test)]
@@ -154,7 +162,7 @@ mod tests {
     fn every_path_answers_every_method_it_does_not_have_with_those_it_has() {
         let (app, _folder) = App::over_a_new_store();
         let methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"];
-        for path in ["/api/users", "/api/users/1", "/api/health", "/livez", "/readyz"] {
+        for path in ["/api/users", "/api/users/1", "/api/health", "/livez", "/readyz", "/metrics"] {
             let allow = ask(&app, "OPTIONS", path, "").headers()[header::ALLOW].to_str().unwrap().to_owned();
             for method in methods {
                 let response = ask(&app, method, path, "{}");
@@ -184,6 +192,22 @@ mod tests {
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(value(&response)["type"], "urn:usher:problem:not-ready");
         assert_eq!(ask(&app, "GET", "/livez", "").status(), StatusCode::OK);
+    }
+
+    #[test]
+    fn metrics_are_for_everybody_unless_there_is_a_control_listener() {
+        let (mut app, _folder) = App::over_a_new_store();
+        let response = ask(&app, "GET", "/metrics", "");
+        assert_eq!((response.status(), &response.headers()["content-type"]), (StatusCode::OK, &metrics_type()));
+        assert!(response.body().starts_with(b"# HELP "), "{response:?}");
+        app.metrics_are_public = false;
+        for method in ["GET", "POST", "OPTIONS"] {
+            assert_eq!(ask(&app, method, "/metrics", "").status(), StatusCode::NOT_FOUND, "{method}");
+        }
+    }
+
+    fn metrics_type() -> HeaderValue {
+        HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8")
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use harness::{Builder, Raw, Runtime, Service, ask, eventually, wire};
+use harness::{Builder, Metrics, Raw, Runtime, Service, ask, eventually, wire};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -25,6 +25,8 @@ on_every_runtime!(
     an_idle_service_ends_at_once_when_it_is_told_to_drain,
     a_drained_store_can_be_used_at_once_and_was_closed,
     what_is_in_flight_is_answered_by_a_draining_service,
+    a_report_has_all_that_was_answered_and_comes_before_the_end,
+    a_report_that_nobody_fetches_does_not_put_off_the_end_for_long,
     silent_control_connections_do_not_keep_a_drained_service_alive,
     queued_connections_are_left_to_the_next_process,
     control_can_be_had_on_standard_output,
@@ -36,6 +38,8 @@ on_every_runtime!(
     an_idle_service_ends_at_once_when_it_is_told_to_drain,
     a_drained_store_can_be_used_at_once_and_was_closed,
     what_is_in_flight_is_answered_by_a_draining_service,
+    a_report_has_all_that_was_answered_and_comes_before_the_end,
+    a_report_that_nobody_fetches_does_not_put_off_the_end_for_long,
     silent_control_connections_do_not_keep_a_drained_service_alive,
     queued_connections_are_left_to_the_next_process,
     control_can_be_had_on_standard_output,
@@ -132,6 +136,37 @@ fn what_is_in_flight_is_answered_by_a_draining_service(runtime: Runtime) {
     assert_eq!(half_sent.rest().unwrap(), "", "closed in order");
     drop((half_sent, asking));
     assert_eq!(service.ended().code(), Some(0));
+}
+
+fn a_report_has_all_that_was_answered_and_comes_before_the_end(runtime: Runtime) {
+    let mut service = controlled(runtime).start();
+    let control = service.control();
+    let mut half_sent = service.connect();
+    half_sent.send(POST_HEAD).unwrap();
+    half_sent.send(&POST_BODY[..10]).unwrap();
+    // What it sent has been read once this is answered.
+    assert_eq!(service.get("/livez").status, 200);
+    drain(control, "/drain?report=true");
+    let mut waiting = Raw::connect(control).unwrap();
+    waiting.send("GET /report HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    half_sent.send(&POST_BODY[10..]).unwrap();
+    assert_eq!(half_sent.reply().unwrap().status, 201);
+    drop(half_sent);
+    let report = Metrics::of(&waiting.reply().unwrap());
+    let counted = |method, route, status| report.requests(method, route, status);
+    assert_eq!((counted("POST", "/api/users", 201), counted("GET", "/livez", 200)), (1.0, 1.0));
+    assert_eq!(report.value("http_server_open_connections"), 0.0);
+    drop(waiting);
+    assert_eq!(service.ended().code(), Some(0));
+}
+
+fn a_report_that_nobody_fetches_does_not_put_off_the_end_for_long(runtime: Runtime) {
+    let mut service = controlled(runtime).start();
+    let control = service.control();
+    assert_eq!(ask(control, "GET", "/report").problem(404).0, "no-such-resource");
+    let ordered = drain(control, "/drain?report=true");
+    assert_eq!(service.ended().code(), Some(0));
+    assert!(ordered.elapsed() < GENEROUS, "{:?}", ordered.elapsed());
 }
 
 fn silent_control_connections_do_not_keep_a_drained_service_alive(runtime: Runtime) {

@@ -325,7 +325,7 @@ const LOGGED: [(&str, &str, u16); 6] = [
     ("POST", "/api/users", 201),
     ("GET", "/api/users/{id}", 400),
     ("DELETE", "/api/users/{id}", 204),
-    ("OTHER", "unknown", 404),
+    ("_OTHER", "unknown", 404),
     ("POST", "/api/users", 400),
     ("GET", "/readyz", 200),
 ];

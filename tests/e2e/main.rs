@@ -49,6 +49,7 @@ mod embedded;
 mod http;
 mod lifecycle;
 mod limits;
+mod metrics;
 mod mysql;
 mod mysql_faults;
 mod mysql_locks;

@@ -1,9 +1,10 @@
 //! What the README shows is what happens.
 
 use std::env;
+use std::io::Write;
 use std::process::Command;
 
-use harness::{Runtime, Service, artifacts};
+use harness::{Database, Runtime, Service, artifacts};
 
 const README: &str = include_str!("../../README.md");
 
@@ -100,4 +101,48 @@ fn the_flags_are_those_of_usher_serve_with_their_defaults() {
     let table = README.split("\n| flag | in the environment |").nth(1).unwrap().split("\n\n").next().unwrap();
     let listed = table.lines().filter(|line| line.starts_with("| `")).count();
     assert_eq!(listed, rows.len(), "the README lists a flag that is none");
+}
+
+fn metrics_section() -> &'static str {
+    README.split("\n## Metrics\n").nth(1).unwrap().split("\n## ").next().unwrap()
+}
+
+/// A block of a language in the README's section on metrics.
+fn metrics_block(language: &str) -> &'static str {
+    metrics_section().split(&format!("```{language}\n")).nth(1).unwrap().split("```").next().unwrap()
+}
+
+#[test]
+fn the_metrics_are_those_that_are_served() {
+    let database = Database::start();
+    let service = Service::builder(Runtime::Usher).env("DATABASE_URL", database.url()).start();
+    assert_eq!(service.get("/livez").status, 200);
+    let served = service.ask_usher("GET", "/metrics").body;
+    let mut served: Vec<String> = served
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+        .map(|(name, kind)| format!("| `{name}` | {kind} |"))
+        .collect();
+    let rows = metrics_section().lines().filter(|line| line.starts_with("| `"));
+    let mut listed: Vec<String> =
+        rows.map(|row| row.split('|').take(3).map(|cell| format!("{cell}|")).collect()).collect();
+    served.sort_unstable();
+    listed.sort_unstable();
+    assert_eq!(listed, served);
+}
+
+/// Whether promtool finds that a file is right.
+fn promtool(command: &str, text: &str) {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    let output = Command::new(artifacts::promtool()).args(["check", command]).arg(file.path()).output().unwrap();
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn prometheus_takes_the_examples() {
+    promtool("config", metrics_block("yaml"));
+    let queries = metrics_block("promql").lines().enumerate();
+    let rules: String = queries.map(|(n, query)| format!("  - record: r{n}\n    expr: '{query}'\n")).collect();
+    promtool("rules", &format!("groups:\n- name: g\n  rules:\n{rules}"));
 }

@@ -63,6 +63,11 @@ pub fn native() -> PathBuf {
     artifact("USHER_NATIVE")
 }
 
+/// What tells whether metrics are as Prometheus wants them.
+pub fn promtool() -> PathBuf {
+    artifact("USHER_PROMTOOL")
+}
+
 /// MariaDB: programs in `bin`, a new data folder in `seed`.
 pub fn mariadb() -> PathBuf {
     artifact("USHER_MARIADB")

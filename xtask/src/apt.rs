@@ -161,6 +161,18 @@ impl PrivateApt {
         Ok(())
     }
 
+    /// Downloads packages without what they depend on, and unpacks them into a folder.
+    pub fn unpack_alone(&self, packages: &[String], into: &Path) -> Result<()> {
+        let archives = self.folder.join("cache/archives");
+        capture(self.command("apt-get").arg("download").args(packages).current_dir(&archives))?;
+        for entry in files::entries(&archives)? {
+            if package_in(&entry.file_name().to_string_lossy()).is_some() {
+                capture(Command::new("dpkg-deb").arg("-x").arg(entry.path()).arg(into))?;
+            }
+        }
+        Ok(())
+    }
+
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.arg("-c").arg(self.folder.join("apt.conf"));

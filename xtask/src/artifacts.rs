@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::paths::Paths;
 use crate::versions::Versions;
-use crate::{aot, cargo, host, mariadb, module, mysql, wasmedge};
+use crate::{aot, cargo, host, mariadb, module, mysql, promtool, wasmedge};
 
 /// The service in each of its forms, and what runs it.
 pub struct Forms {
@@ -21,18 +21,19 @@ pub struct Forms {
     pub native: PathBuf,
 }
 
-/// Those, the oldest that has to do, and the databases that the service can use.
+/// Those, the oldest that has to do, the databases that the service can use, and what checks its metrics.
 pub struct Artifacts {
     forms: Forms,
     oldest_aot: PathBuf,
     oldest_wasmedge: PathBuf,
     mariadb: PathBuf,
     mysql: PathBuf,
+    promtool: PathBuf,
 }
 
 impl Artifacts {
     /// The variables by which the tests know them.
-    pub fn variables(&self) -> [(&'static str, &PathBuf); 10] {
+    pub fn variables(&self) -> [(&'static str, &PathBuf); 11] {
         let forms = &self.forms;
         [
             ("USHER_WASM", &forms.wasm),
@@ -46,6 +47,7 @@ impl Artifacts {
             ("USHER_NATIVE", &forms.native),
             ("USHER_MARIADB", &self.mariadb),
             ("USHER_MYSQL", &self.mysql),
+            ("USHER_PROMTOOL", &self.promtool),
         ]
     }
 }
@@ -55,6 +57,7 @@ pub fn prepare(paths: &Paths) -> Result<Artifacts> {
     let versions = Versions::pinned()?;
     mariadb::provide(paths, &versions.mariadb)?;
     mysql::provide(paths, &versions.mysql)?;
+    promtool::provide(paths, &versions.promtool)?;
     wasmedge::provide_oldest(paths, &versions.oldest_wasmedge)?;
     let wasm = module::build(paths)?;
     let (oldest_aot, forms) = thread::scope(|scope| {
@@ -68,6 +71,7 @@ pub fn prepare(paths: &Paths) -> Result<Artifacts> {
         oldest_wasmedge: paths.oldest_wasmedge_bin(),
         mariadb: paths.mariadb(),
         mysql: paths.mysql(),
+        promtool: paths.promtool_bin(),
     })
 }
 

@@ -32,6 +32,7 @@ mod mysql;
 mod paths;
 mod process;
 mod progress;
+mod promtool;
 mod run;
 mod setup;
 mod standin;

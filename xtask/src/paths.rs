@@ -71,6 +71,16 @@ impl Paths {
         self.tools().join("mysql")
     }
 
+    /// What checks metrics in tests: a program in `bin`.
+    pub fn promtool(&self) -> PathBuf {
+        self.tools().join("promtool")
+    }
+
+    /// Its program.
+    pub fn promtool_bin(&self) -> PathBuf {
+        self.promtool().join("bin/promtool")
+    }
+
     /// Modules compiled ahead of time for the oldest WasmEdge.
     pub fn oldest_aot_cache(&self) -> PathBuf {
         self.tools().join("aot-oldest")

@@ -14,6 +14,7 @@ pub struct Versions {
     pub tests: Packages,
     pub bench: Packages,
     pub mariadb: Packages,
+    pub promtool: Packages,
     pub mysql: Release,
 }
 

@@ -13,12 +13,21 @@ const READY_TIMEOUT: Duration = Duration::from_secs(6);
 /// Orders and questions from the admin address.
 #[derive(Debug)]
 pub enum Command {
-    /// All workers.
-    Workers(oneshot::Sender<Vec<Shown>>),
+    /// All workers, and what becomes of them.
+    Overview(oneshot::Sender<Overview>),
     /// Whether requests can be served.
     Ready(oneshot::Sender<Readiness>),
     /// Replace a worker; answered when its successor is ready.
     Replace { worker: usize, reply: oneshot::Sender<Result<(), String>> },
+}
+
+/// How it goes.
+#[derive(Debug)]
+pub struct Overview {
+    /// All workers.
+    pub workers: Vec<Shown>,
+    /// Whether usher is stopping.
+    pub draining: bool,
 }
 
 /// Whether requests can be served.
@@ -32,14 +41,15 @@ impl Supervisor {
     pub(super) fn on_command(&mut self, command: Command) {
         match command {
             // Whoever asked may have gone.
-            Command::Workers(reply) => drop(reply.send(self.shown())),
+            Command::Overview(reply) => drop(reply.send(self.overview())),
             Command::Ready(reply) => self.tell_readiness(reply),
             Command::Replace { worker, reply } => self.replace(worker, reply),
         }
     }
 
-    fn shown(&self) -> Vec<Shown> {
-        self.seats.iter().enumerate().flat_map(|(index, seat)| seat.shown(index)).collect()
+    fn overview(&self) -> Overview {
+        let workers = self.seats.iter().enumerate().flat_map(|(index, seat)| seat.shown(index)).collect();
+        Overview { workers, draining: self.stop.is_some() }
     }
 
     /// Ready is whoever has a worker that says so.

@@ -41,11 +41,11 @@ pub async fn ready(worker: SocketAddr) -> Result<Answer> {
     client::request(worker, Method::GET, "/readyz").await
 }
 
-/// Tells a worker to stop accepting, to finish what is in flight, and to end.
+/// Tells a worker to stop accepting, to finish what is in flight, and to end when it was asked for its report.
 pub async fn drain(worker: SocketAddr, queued: Queued) -> Result<()> {
     let path = match queued {
-        Queued::Take => "/drain?queued=take",
-        Queued::Leave => "/drain?queued=leave",
+        Queued::Take => "/drain?queued=take&report=true",
+        Queued::Leave => "/drain?queued=leave&report=true",
     };
     let answer = client::request(worker, Method::POST, path).await?;
     ensure!(answer.status.is_success(), "the module does not take POST /drain ({})", answer.status);

@@ -133,7 +133,7 @@ impl Supervisor {
 
     pub(super) fn new_worker(&mut self, seat: usize) -> Result<Worker> {
         self.lives += 1;
-        let worker = Worker::new(self.lives)?;
+        let worker = Worker::new(self.lives, &self.setup.ledger)?;
         let (life, control) = (worker.life, worker.control);
         self.ask(seat, life, async move { NewsKind::Serves(control::about(control).await) });
         Ok(worker)

@@ -20,17 +20,19 @@ use host::protocol::{Plan, Report};
 use tokio::sync::mpsc;
 use tokio::time::{Duration, Instant, sleep_until};
 
-pub use commands::{Command, Readiness};
+pub use commands::{Command, Overview, Readiness};
+pub use seat::{Shown, State};
 pub use signals::Signals;
 pub use slot::{Slot, explain};
 pub use template::Template;
 
 use crate::cpus::Share;
+use crate::metrics::Ledger;
 use crate::processes::Engine;
 use crate::say;
 use control::About;
 use lifecycle::end;
-use seat::{Seat, State, Worker};
+use seat::{Seat, Worker};
 
 /// A template that does not answer an order within this is taken for dead.
 const FORK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -77,6 +79,8 @@ pub struct Setup {
     pub wanted: Wanted,
     pub slots: Vec<Slot>,
     pub drain: Duration,
+    /// What workers count, also those that are gone.
+    pub ledger: Ledger,
     /// Printed when all workers are ready, each in a line.
     pub greeting: Greeting,
 }

@@ -5,11 +5,12 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use nix::unistd::Pid;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant};
 
 use super::slot::{self, Slot};
+use crate::metrics::{Account, Ledger};
 
 /// A worker that dies sooner than this after its start was started in vain.
 pub const VAIN: Duration = Duration::from_secs(1);
@@ -24,8 +25,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// What a worker is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// It was ordered, and does not serve yet.
     Starting,
@@ -35,6 +35,18 @@ pub enum State {
     Draining,
     /// It died, and the next one starts after a pause.
     Waiting,
+}
+
+impl State {
+    /// As it is shown.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Draining => "draining",
+            Self::Waiting => "waiting",
+        }
+    }
 }
 
 /// A process that serves a slot.
@@ -56,6 +68,8 @@ pub struct Worker {
     pub kill_at: Option<Instant>,
     started: SystemTime,
     since: Instant,
+    /// What it counted stays when it goes.
+    _account: Account,
 }
 
 impl Worker {
@@ -63,11 +77,23 @@ impl Worker {
     ///
     /// # Errors
     /// If there is no socket for its control listener.
-    pub fn new(life: u64) -> Result<Self> {
+    pub fn new(life: u64, ledger: &Ledger) -> Result<Self> {
         let (listener, control) = slot::control().context("cannot make a control listener")?;
         let (started, since) = (SystemTime::now(), Instant::now());
         let state = State::Starting;
-        Ok(Self { life, pid: None, ordered: None, control, listener, state, kill_at: None, started, since })
+        let account = ledger.open(life);
+        Ok(Self {
+            life,
+            pid: None,
+            ordered: None,
+            control,
+            listener,
+            state,
+            kill_at: None,
+            started,
+            since,
+            _account: account,
+        })
     }
 
     /// How long it has been there.
@@ -79,12 +105,24 @@ impl Worker {
 /// A worker as the admin address shows it.
 #[derive(Debug, Serialize)]
 pub struct Shown {
-    worker: usize,
-    pid: Option<i32>,
-    state: State,
+    /// Its number.
+    pub worker: usize,
+    /// Its process, once it reported.
+    pub pid: Option<i32>,
+    /// What it is doing.
+    #[serde(serialize_with = "by_name")]
+    pub state: State,
     /// RFC 3339, UTC.
-    started: Option<String>,
-    restarts: u64,
+    pub started: Option<String>,
+    /// How often it was started again because it died.
+    pub restarts: u64,
+    /// Its life and where it is asked, if there is one.
+    #[serde(skip)]
+    pub process: Option<(u64, SocketAddr)>,
+}
+
+fn by_name<S: Serializer>(state: &State, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(state.name())
 }
 
 /// A slot and its workers.
@@ -185,7 +223,7 @@ impl Seat {
     pub fn shown(&self, worker: usize) -> Vec<Shown> {
         let restarts = self.restarts;
         if self.due.is_some() {
-            return vec![Shown { worker, pid: None, state: State::Waiting, started: None, restarts }];
+            return vec![Shown { worker, pid: None, state: State::Waiting, started: None, restarts, process: None }];
         }
         let shown = self.workers().map(|process| Shown {
             worker,
@@ -193,6 +231,7 @@ impl Seat {
             state: process.state,
             started: Some(humantime::format_rfc3339_millis(process.started).to_string()),
             restarts,
+            process: Some((process.life, process.control)),
         });
         shown.collect()
     }
@@ -228,9 +267,10 @@ mod tests {
     #[test]
     fn a_worker_is_found_by_its_life_whatever_it_is() {
         let mut seat = seat();
-        seat.current = Some(Worker::new(1).unwrap());
-        seat.next = Some(Worker::new(2).unwrap());
-        seat.leaving.push(Worker::new(3).unwrap());
+        let worker = |life| Worker::new(life, &Ledger::default()).unwrap();
+        seat.current = Some(worker(1));
+        seat.next = Some(worker(2));
+        seat.leaving.push(worker(3));
         assert_eq!(seat.workers().count(), 3);
         assert_eq!(seat.remove(3).unwrap().0, Role::Leaving);
         assert_eq!(seat.remove(2).unwrap().0, Role::Next);

@@ -6,7 +6,7 @@ use tokio::time::{Duration, Instant};
 use super::control::{self, Queued};
 use super::seat::State;
 use super::{NewsKind, Supervisor};
-use crate::say;
+use crate::{metrics, say};
 
 /// What a worker may take beyond its own drain deadline before it is ended.
 const GRACE: Duration = Duration::from_millis(500);
@@ -23,7 +23,14 @@ impl Supervisor {
             told.push((worker.life, worker.control));
         }
         for (life, control) in told {
-            self.ask(index, life, async move { NewsKind::Draining(control::drain(control, queued).await) });
+            let ledger = self.setup.ledger.clone();
+            self.ask(index, life, async move {
+                // It may be ended before it gives its report.
+                let _ = metrics::ask(&ledger, life, control).await;
+                let told = control::drain(control, queued).await;
+                tokio::spawn(async move { metrics::ask_for_report(&ledger, life, control).await });
+                NewsKind::Draining(told)
+            });
         }
     }
 

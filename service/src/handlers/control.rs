@@ -35,10 +35,21 @@ pub fn about(app: &App, request: &Request<Bytes>) -> Answer {
 
 /// `POST /drain`: the order to stop. It may be repeated; the first one counts.
 pub fn drain(app: &App, request: &Request<Bytes>) -> Answer {
-    let query = Query::parse(request.uri().query(), &["queued"])?;
+    let query = Query::parse(request.uri().query(), &["queued", "report"])?;
     let queued = query.get("queued", parse_queued)?.unwrap_or(Queued::Take);
+    if query.get("report", parse_switch)?.unwrap_or(false) {
+        app.want_report();
+    }
     app.drain(queued);
     json(StatusCode::ACCEPTED, &Draining { draining: app.is_draining() })
+}
+
+fn parse_switch(text: &str) -> Result<bool, Cow<'static, str>> {
+    match text {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err("must be true or false".into()),
+    }
 }
 
 fn parse_queued(text: &str) -> Result<Queued, Cow<'static, str>> {

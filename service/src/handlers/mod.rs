@@ -2,6 +2,7 @@
 
 pub mod control;
 pub mod health;
+pub mod metrics;
 mod query;
 mod user_body;
 pub mod users;

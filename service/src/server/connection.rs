@@ -48,6 +48,7 @@ enum End {
 
 /// Serves a connection until either side ends it.
 pub async fn run(socket: TcpStream, app: Arc<App>, front: Front, crowded: bool) {
+    let _open = (front == Front::Public).then(|| app.metrics.open_connection());
     let clock = Arc::new(PhaseClock::new());
     let mut watchdog = Watchdog::new(Arc::clone(&clock), &app, crowded);
     let stream = WatchedStream::new(socket, clock);

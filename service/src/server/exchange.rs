@@ -18,13 +18,14 @@ use super::front::Front;
 use crate::App;
 use crate::problem::{Kind, Problem};
 use crate::routes::{self, BODY_MAX};
-use crate::telemetry;
+use crate::telemetry::{self, log};
 
-/// Answers a request and logs it; gives the time, too. On a `crowded` server only probes are let
-/// through.
+/// Answers a request, logs it and, if it is a client's, counts it; gives the time, too. On a `crowded` server
+/// only probes are let through.
 pub async fn answer(app: &App, front: Front, crowded: bool, request: Request<Body>) -> (Response<Body>, Instant) {
     let started = Instant::now();
-    let method = request.method().clone();
+    let _active = (front == Front::Public).then(|| app.metrics.active_request());
+    let method = telemetry::method_name(request.method());
     let route = front.route(request.uri().path());
     // hyper does not tell whether a Content-Length came with the chunks, and then the connection
     // must end, as somebody on the way may have gone by it (RFC 9112 §6.1).
@@ -37,7 +38,11 @@ pub async fn answer(app: &App, front: Front, crowded: bool, request: Request<Bod
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     let done = Instant::now();
-    telemetry::request(&method, route, response.status(), done - started);
+    let duration = done - started;
+    log::request(method, route, response.status(), duration);
+    if front == Front::Public {
+        app.metrics.request(method, route, response.status(), duration);
+    }
     (response.map(Body::from), done)
 }
 

@@ -12,7 +12,6 @@ mod stop;
 mod stream;
 mod throttle;
 
-use std::future::pending;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
@@ -20,13 +19,13 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 pub use capacity::Bounds;
 pub use listener::{ListenError, Listener};
 pub use stop::stop_signal;
 
-use crate::{App, Queued};
+use crate::{App, Queued, Report};
 use throttle::Throttle;
 
 /// Connections beyond the capacity that are still taken, so that probes get through: anything
@@ -44,6 +43,10 @@ const QUEUE_QUIET: Duration = Duration::from_millis(20);
 /// How long a stopping service goes on accepting at most, however many clients still come.
 const QUEUE_TIME: Duration = Duration::from_secs(1);
 
+/// How long a service that has stopped waits for whoever wants its last metrics: below what a host gives a
+/// worker beyond its drain time.
+const REPORT_TIME: Duration = Duration::from_millis(300);
+
 /// Pause after an accept error that is not the peer's doing, such as no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -51,11 +54,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// what is in flight: every connection gets its answer and is closed, those that stay silent after a
 /// second, those that are still there at the drain deadline as they are.
 ///
-/// Control goes on to the end of the process, which it does not put off.
+/// Control goes on to the end of the process, which it does not put off but for a moment, where a report was
+/// asked for.
 pub async fn serve(public: Listener, control: Option<Listener>, app: Arc<App>, stop: impl Future<Output = ()>) {
-    if let Some(control) = control {
-        tokio::spawn(serve_control(control, Arc::clone(&app)));
-    }
+    let control = control.map(|control| tokio::spawn(serve_control(control, Arc::clone(&app))));
     let order = order(&app, stop);
     let mut server = Server::new(Arc::clone(&app));
     let queued = server.accept(&public, order).await.unwrap_or(Queued::Take);
@@ -65,14 +67,26 @@ pub async fn serve(public: Listener, control: Option<Listener>, app: Arc<App>, s
     }
     public.stop();
     server.drain().await;
+    if app.finish()
+        && let Some(control) = control
+        && timeout(REPORT_TIME, control).await.is_err()
+    {
+        tracing::warn!("the report that was wanted was not fetched in time");
+    }
 }
 
+/// Ends when the report is given, and with it all connections.
 async fn serve_control(listener: Listener, app: Arc<App>) {
-    let mut server = Server::new(app);
-    server.accept(&listener, pending()).await;
-    tracing::warn!("the control listener was shut down: nobody can ask the service to drain");
-    // Dropping the server would cut the connections that there are.
-    pending().await
+    let mut server = Server::new(Arc::clone(&app));
+    let given = async {
+        app.reached(Report::Given).await;
+        Queued::Leave
+    };
+    if server.accept(&listener, given).await.is_none() {
+        tracing::warn!("the control listener was shut down: nobody can ask the service to drain");
+        app.reached(Report::Given).await;
+    }
+    while server.connections.join_next().await.is_some() {}
 }
 
 /// What `stop` or control orders, whichever comes first.

@@ -16,6 +16,7 @@ use thiserror::Error;
 use embedded::Embedded;
 use mysql::{Mysql, MysqlConfig};
 
+use crate::telemetry::metrics::{Metrics, Operations};
 use crate::user::{Email, NewUser, User, UserId, UserPatch};
 
 /// Why an operation did not do what it was asked.
@@ -102,9 +103,26 @@ pub struct Page {
     pub more: bool,
 }
 
+/// How a store's connections are used.
+#[derive(Debug, Clone, Copy)]
+pub struct PoolUsage {
+    /// Those that an operation has, or makes.
+    pub used: usize,
+    /// Those that wait for an operation.
+    pub idle: usize,
+    /// Operations that wait for a connection.
+    pub waiting: usize,
+}
+
 /// The store in use.
 #[derive(Debug)]
-pub enum Store {
+pub struct Store {
+    kind: Kind,
+    operations: Operations,
+}
+
+#[derive(Debug)]
+enum Kind {
     /// A file in the service's own folder.
     Embedded(Embedded),
     /// A database server.
@@ -116,10 +134,13 @@ impl Store {
     ///
     /// # Errors
     /// See [`OpenError`].
-    pub async fn open(config: &StoreConfig) -> Result<Self, OpenError> {
+    pub async fn open(config: &StoreConfig, metrics: &Metrics) -> Result<Self, OpenError> {
         match config {
-            StoreConfig::Embedded(folder) => Self::open_embedded(folder),
-            StoreConfig::Mysql(config) => Ok(Self::Mysql(Box::new(Mysql::open(config).await?))),
+            StoreConfig::Embedded(folder) => Self::open_embedded(folder, metrics),
+            StoreConfig::Mysql(config) => {
+                let kind = Kind::Mysql(Box::new(Mysql::open(config).await?));
+                Ok(Self { kind, operations: metrics.operations("mysql") })
+            }
         }
     }
 
@@ -127,15 +148,23 @@ impl Store {
     ///
     /// # Errors
     /// See [`OpenError`].
-    pub fn open_embedded(folder: &Path) -> Result<Self, OpenError> {
-        Ok(Self::Embedded(Embedded::open(folder)?))
+    pub fn open_embedded(folder: &Path, metrics: &Metrics) -> Result<Self, OpenError> {
+        Ok(Self { kind: Kind::Embedded(Embedded::open(folder)?), operations: metrics.operations("redb") })
     }
 
     /// Whether only one process may use the store at a time.
     pub fn has_single_writer(&self) -> bool {
-        match self {
-            Self::Embedded(_) => true,
-            Self::Mysql(_) => false,
+        match self.kind {
+            Kind::Embedded(_) => true,
+            Kind::Mysql(_) => false,
+        }
+    }
+
+    /// How its connections are used, if it has any.
+    pub fn pool(&self) -> Option<PoolUsage> {
+        match &self.kind {
+            Kind::Embedded(_) => None,
+            Kind::Mysql(store) => Some(store.pool()),
         }
     }
 
@@ -144,10 +173,13 @@ impl Store {
     /// # Errors
     /// `DuplicateEmail`, `Unavailable`.
     pub async fn create(&self, user: NewUser) -> Result<User, StoreError> {
-        match self {
-            Self::Embedded(store) => store.create(user),
-            Self::Mysql(store) => store.create(user).await,
-        }
+        let work = async {
+            match &self.kind {
+                Kind::Embedded(store) => store.create(user),
+                Kind::Mysql(store) => store.create(user).await,
+            }
+        };
+        self.operations.create.time(work).await
     }
 
     /// The user with this id.
@@ -155,10 +187,13 @@ impl Store {
     /// # Errors
     /// `NotFound`, `Unavailable`.
     pub async fn get(&self, id: UserId) -> Result<User, StoreError> {
-        match self {
-            Self::Embedded(store) => store.get(id),
-            Self::Mysql(store) => store.get(id).await,
-        }
+        let work = async {
+            match &self.kind {
+                Kind::Embedded(store) => store.get(id),
+                Kind::Mysql(store) => store.get(id).await,
+            }
+        };
+        self.operations.get.time(work).await
     }
 
     /// Changes a user and returns it as it is afterwards; a change that changes nothing keeps
@@ -167,10 +202,13 @@ impl Store {
     /// # Errors
     /// `NotFound`, `DuplicateEmail`, `Unavailable`.
     pub async fn update(&self, id: UserId, patch: UserPatch) -> Result<User, StoreError> {
-        match self {
-            Self::Embedded(store) => store.update(id, patch),
-            Self::Mysql(store) => store.update(id, patch).await,
-        }
+        let work = async {
+            match &self.kind {
+                Kind::Embedded(store) => store.update(id, patch),
+                Kind::Mysql(store) => store.update(id, patch).await,
+            }
+        };
+        self.operations.update.time(work).await
     }
 
     /// Removes a user; the id is never given again.
@@ -178,10 +216,13 @@ impl Store {
     /// # Errors
     /// `NotFound`, `Unavailable`.
     pub async fn delete(&self, id: UserId) -> Result<(), StoreError> {
-        match self {
-            Self::Embedded(store) => store.delete(id),
-            Self::Mysql(store) => store.delete(id).await,
-        }
+        let work = async {
+            match &self.kind {
+                Kind::Embedded(store) => store.delete(id),
+                Kind::Mysql(store) => store.delete(id).await,
+            }
+        };
+        self.operations.delete.time(work).await
     }
 
     /// A page of users. Its cost depends on `limit`, not on how many users there are.
@@ -189,10 +230,13 @@ impl Store {
     /// # Errors
     /// `Unavailable`.
     pub async fn page(&self, query: &PageQuery) -> Result<Page, StoreError> {
-        match self {
-            Self::Embedded(store) => store.page(query),
-            Self::Mysql(store) => store.page(query).await,
-        }
+        let work = async {
+            match &self.kind {
+                Kind::Embedded(store) => store.page(query),
+                Kind::Mysql(store) => store.page(query).await,
+            }
+        };
+        self.operations.page.time(work).await
     }
 
     /// Whether the store can serve requests now.
@@ -200,9 +244,12 @@ impl Store {
     /// # Errors
     /// `Unavailable`.
     pub async fn check(&self) -> Result<(), StoreError> {
-        match self {
-            Self::Embedded(store) => store.check(),
-            Self::Mysql(store) => store.check().await,
-        }
+        let work = async {
+            match &self.kind {
+                Kind::Embedded(store) => store.check(),
+                Kind::Mysql(store) => store.check().await,
+            }
+        };
+        self.operations.check.time(work).await
     }
 }

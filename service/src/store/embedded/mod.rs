@@ -242,10 +242,11 @@ mod tests {
     mod suite {
         use crate::store::Store;
         use crate::store::suite::store_suite;
+        use crate::telemetry::metrics::Metrics;
 
         store_suite!({
             let folder = tempfile::tempdir().unwrap();
-            (Store::open_embedded(folder.path()).unwrap(), folder)
+            (Store::open_embedded(folder.path(), &Metrics::new().unwrap()).unwrap(), folder)
         });
     }
 

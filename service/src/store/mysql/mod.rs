@@ -20,7 +20,7 @@ use tls::Refusal;
 pub use tls::{Authorities, CertificateChain, Key, TlsConfig, read_authorities, read_chain, read_key};
 pub use url::DatabaseUrl;
 
-use super::{Page, PageQuery, StoreError};
+use super::{Page, PageQuery, PoolUsage, StoreError};
 use crate::resolver::ResolveError;
 use crate::user::{NewUser, User, UserId, UserPatch};
 
@@ -216,6 +216,11 @@ impl Mysql {
         self.run(Check).await
     }
 
+    /// See [`super::Store::pool`].
+    pub fn pool(&self) -> PoolUsage {
+        self.pool.usage()
+    }
+
     /// When an operation that begins now is given up.
     fn until(&self) -> Instant {
         Instant::now() + self.deadline
@@ -274,6 +279,7 @@ mod tests {
 
     use super::{DatabaseUrl, MysqlConfig};
     use crate::store::{Store, StoreConfig};
+    use crate::telemetry::metrics::Metrics;
 
     /// A store in a new database, which ends with the second of the pair.
     async fn store(flavour: Flavour) -> (Store, Database) {
@@ -281,7 +287,7 @@ mod tests {
         let url = DatabaseUrl::parse(&database.url()).unwrap();
         let config =
             MysqlConfig { url, dns_server: None, tls: None, connections: 2, deadline: Duration::from_secs(20) };
-        (Store::open(&StoreConfig::Mysql(config)).await.unwrap(), database)
+        (Store::open(&StoreConfig::Mysql(config), &Metrics::new().unwrap()).await.unwrap(), database)
     }
 
     mod on_mariadb {

@@ -6,17 +6,19 @@
 //! an operation that ended well; every other is dropped.
 
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts, OptsBuilder, SslOpts};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::tls::Refusal;
 use super::{ATTEMPTS, Failure, MysqlConfig, TlsConfig};
 use crate::resolver::Resolver;
+use crate::store::PoolUsage;
 
 /// Prepared statements that a connection keeps: more than there are, as one that falls out of the
 /// cache costs 44 ms (a message that has no answer, then Nagle's algorithm).
@@ -60,6 +62,9 @@ pub struct Pool {
     options: Opts,
     tls: Option<TlsConfig>,
     places: Semaphore,
+    size: usize,
+    /// How many operations wait for a place.
+    waiting: AtomicUsize,
     idle: Mutex<Vec<Conn>>,
 }
 
@@ -95,6 +100,8 @@ impl Pool {
             options: options.into(),
             tls,
             places: Semaphore::new(connections),
+            size: connections,
+            waiting: AtomicUsize::new(0),
             idle: Mutex::default(),
         }
     }
@@ -104,9 +111,9 @@ impl Pool {
     /// # Errors
     /// `Busy` or `Slow` when it takes too long, `Unresolved`, `Tls`; what the server says.
     pub async fn lease(&self, until: Instant) -> Result<Lease<'_>, Failure> {
-        let place = timeout_at(until, self.places.acquire()).await;
+        let place = timeout_at(until, self.place()).await;
         let place = place.ok().and_then(Result::ok).ok_or(Failure::Busy)?;
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let idle = self.idle().pop();
         let is_new = idle.is_none();
         let connection = match idle {
             Some(connection) => connection,
@@ -130,12 +137,30 @@ impl Pool {
 
     /// Takes a connection back whose last answer was read to its end.
     pub fn give_back(&self, lease: Lease<'_>) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(lease.connection);
+        self.idle().push(lease.connection);
     }
 
     /// Closes all connections that are not in use.
     pub fn forget_idle(&self) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.idle().clear();
+    }
+
+    /// How it is used at the moment.
+    pub fn usage(&self) -> PoolUsage {
+        PoolUsage {
+            used: self.size.saturating_sub(self.places.available_permits()),
+            idle: self.idle().len(),
+            waiting: self.waiting.load(Ordering::Relaxed),
+        }
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Conn>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn place(&self) -> Result<SemaphorePermit<'_>, AcquireError> {
+        let _waiting = Waiting::new(&self.waiting);
+        self.places.acquire().await
     }
 
     /// A connection to the first of the host's addresses that gives one. They are looked up each time:
@@ -163,6 +188,22 @@ impl Pool {
             None => Conn::new(options).await,
         };
         connected.map_err(|error| Refusal::of(&error).map_or_else(|| error.into(), Failure::Tls))
+    }
+}
+
+/// One who waits, for as long as it exists.
+struct Waiting<'p>(&'p AtomicUsize);
+
+impl<'p> Waiting<'p> {
+    fn new(all: &'p AtomicUsize) -> Self {
+        all.fetch_add(1, Ordering::Relaxed);
+        Self(all)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

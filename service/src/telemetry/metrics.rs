@@ -1,0 +1,289 @@
+//! Metrics: how many requests and how fast, who is connected, what the database costs. Named by
+//! OpenTelemetry's conventions, in Prometheus's form.
+//!
+//! Counting goes through the handles of the `metrics` facade. Each is looked up once, so that a request
+//! costs two atomic additions and a search in a small map. What counts is `prometheus`, whose histograms
+//! have their buckets at once: nothing has to be drained, and nothing grows with the requests.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use ::metrics::{Gauge, Histogram, describe_gauge, gauge, histogram, with_local_recorder};
+use http::StatusCode;
+use metrics_prometheus::Recorder;
+use metrics_prometheus::failure::strategy::NoOp;
+use prometheus::{HistogramOpts, HistogramVec, Registry, TextEncoder};
+
+use crate::store::PoolUsage;
+
+/// What cannot be registered or written; only a name that is wrong or given twice is a reason.
+pub type MetricsError = prometheus::Error;
+
+/// The media type of what [`Metrics::render`] gives.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+const REQUEST_DURATION: &str = "http_server_request_duration_seconds";
+const ACTIVE_REQUESTS: &str = "http_server_active_requests";
+const OPEN_CONNECTIONS: &str = "http_server_open_connections";
+const OPERATION_DURATION: &str = "db_client_operation_duration_seconds";
+const POOL_CONNECTIONS: &str = "db_client_connections";
+const POOL_PENDING: &str = "db_client_connection_pending_requests";
+const START_TIME: &str = "process_start_time_seconds";
+const BUILD_INFO: &str = "usher_service_build_info";
+
+/// OpenTelemetry's bounds for HTTP, in seconds.
+const REQUEST_BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+
+/// OpenTelemetry's bounds for databases, in seconds.
+const OPERATION_BUCKETS: [f64; 9] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
+
+/// A status, a route and a method: all of few, so that there are few series.
+type RequestKind = (u16, &'static str, &'static str);
+
+/// What the process counts.
+#[derive(Debug)]
+pub struct Metrics {
+    recorder: Recorder<NoOp>,
+    requests: Mutex<BTreeMap<RequestKind, Histogram>>,
+    active_requests: Gauge,
+    open_connections: Gauge,
+}
+
+impl Metrics {
+    /// Begins to count.
+    ///
+    /// # Errors
+    /// See [`MetricsError`].
+    pub fn new() -> Result<Self, MetricsError> {
+        let recorder = Recorder::builder().with_registry(Registry::new()).with_failure_strategy(NoOp).build();
+        recorder.try_register_metric(HistogramVec::new(
+            HistogramOpts::new(REQUEST_DURATION, "Time from a request's head to its answer, in seconds.")
+                .buckets(REQUEST_BUCKETS.to_vec()),
+            &["http_request_method", "http_route", "http_response_status_code"],
+        )?)?;
+        recorder.try_register_metric(HistogramVec::new(
+            HistogramOpts::new(OPERATION_DURATION, "Time of an operation on the store, in seconds.")
+                .buckets(OPERATION_BUCKETS.to_vec()),
+            &["db_system_name", "db_operation_name"],
+        )?)?;
+        let (active_requests, open_connections) = with_local_recorder(&recorder, || {
+            describe_gauges();
+            gauge!(START_TIME).set(seconds_since_epoch());
+            gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+            (gauge!(ACTIVE_REQUESTS), gauge!(OPEN_CONNECTIONS))
+        });
+        Ok(Self { recorder, requests: Mutex::default(), active_requests, open_connections })
+    }
+
+    /// Counts an answered request. Method and route must be of few.
+    pub fn request(&self, method: &'static str, route: &'static str, status: StatusCode, duration: Duration) {
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        let histogram = requests.entry((status.as_u16(), route, method)).or_insert_with(|| {
+            with_local_recorder(&self.recorder, || {
+                histogram!(
+                    REQUEST_DURATION,
+                    "http_request_method" => method,
+                    "http_route" => route,
+                    "http_response_status_code" => status.as_str().to_owned(),
+                )
+            })
+        });
+        histogram.record(duration);
+    }
+
+    /// A request is being handled, until what this gives is dropped.
+    pub fn active_request(&self) -> Counted {
+        Counted::new(&self.active_requests)
+    }
+
+    /// A connection is open, until what this gives is dropped.
+    pub fn open_connection(&self) -> Counted {
+        Counted::new(&self.open_connections)
+    }
+
+    /// A clock for each operation of a store, which is of the kind `system`.
+    pub fn operations(&self, system: &'static str) -> Operations {
+        let timer = |operation: &'static str| {
+            Timer(histogram!(OPERATION_DURATION, "db_system_name" => system, "db_operation_name" => operation))
+        };
+        with_local_recorder(&self.recorder, || Operations {
+            create: timer("create"),
+            get: timer("get"),
+            update: timer("update"),
+            delete: timer("delete"),
+            page: timer("page"),
+            check: timer("check"),
+        })
+    }
+
+    /// All that was counted, as Prometheus reads it, with the database's connections if there are any.
+    ///
+    /// # Errors
+    /// See [`MetricsError`].
+    pub fn render(&self, pool: Option<PoolUsage>) -> Result<String, MetricsError> {
+        if let Some(PoolUsage { used, idle, waiting }) = pool {
+            with_local_recorder(&self.recorder, || {
+                gauge!(POOL_CONNECTIONS, "db_client_connection_state" => "used").set(used as f64);
+                gauge!(POOL_CONNECTIONS, "db_client_connection_state" => "idle").set(idle as f64);
+                gauge!(POOL_PENDING).set(waiting as f64);
+            });
+        }
+        TextEncoder::new().encode_to_string(&self.recorder.registry().gather())
+    }
+}
+
+fn describe_gauges() {
+    describe_gauge!(ACTIVE_REQUESTS, "Requests that are being handled.");
+    describe_gauge!(OPEN_CONNECTIONS, "Connections of clients that are open.");
+    describe_gauge!(POOL_CONNECTIONS, "Connections to the database, by what they do.");
+    describe_gauge!(POOL_PENDING, "Operations that wait for a connection to the database.");
+    describe_gauge!(START_TIME, "When the process started, in seconds since 1970.");
+    describe_gauge!(BUILD_INFO, "1, with the version of the service.");
+}
+
+fn seconds_since_epoch() -> f64 {
+    // A clock before 1970 is wrong by more than this.
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+/// One of what a gauge counts, for as long as it exists.
+#[derive(Debug)]
+pub struct Counted(Gauge);
+
+impl Counted {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.increment(1.0);
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
+/// A clock for each operation of a store.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "they are called like the operations")]
+pub struct Operations {
+    pub create: Timer,
+    pub get: Timer,
+    pub update: Timer,
+    pub delete: Timer,
+    pub page: Timer,
+    pub check: Timer,
+}
+
+/// Measures how long something takes.
+#[derive(Debug)]
+pub struct Timer(Histogram);
+
+impl Timer {
+    /// Does it, and counts it with its time unless it is given up before its end.
+    pub async fn time<T>(&self, work: impl Future<Output = T>) -> T {
+        let started = Instant::now();
+        let result = work.await;
+        self.0.record(started.elapsed());
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::suite::block_on;
+
+    fn rendered(metrics: &Metrics) -> String {
+        metrics.render(None).unwrap()
+    }
+
+    #[test]
+    fn requests_are_counted_by_method_route_and_status_in_cumulative_buckets() {
+        let metrics = Metrics::new().unwrap();
+        for millis in [1, 20, 30_000] {
+            metrics.request("GET", "/api/users", StatusCode::OK, Duration::from_millis(millis));
+        }
+        metrics.request("_OTHER", "unknown", StatusCode::NOT_FOUND, Duration::ZERO);
+        let text = rendered(&metrics);
+        let labels = r#"http_request_method="GET",http_response_status_code="200",http_route="/api/users""#;
+        for (bound, count) in [("0.005", 1), ("0.01", 1), ("0.025", 2), ("10", 2), ("+Inf", 3)] {
+            let line = format!("{REQUEST_DURATION}_bucket{{{labels},le=\"{bound}\"}} {count}\n");
+            assert!(text.contains(&line), "{line}{text}");
+        }
+        assert!(text.contains(&format!("{REQUEST_DURATION}_sum{{{labels}}} 30.021")), "{text}");
+        let other = r#"http_request_method="_OTHER",http_response_status_code="404",http_route="unknown""#;
+        assert!(text.contains(&format!("{REQUEST_DURATION}_count{{{other}}} 1\n")), "{text}");
+        assert_eq!(text.matches(&format!("# TYPE {REQUEST_DURATION} histogram\n")).count(), 1, "{text}");
+    }
+
+    #[test]
+    fn the_bounds_are_those_of_the_conventions() {
+        let metrics = Metrics::new().unwrap();
+        metrics.request("GET", "/livez", StatusCode::OK, Duration::ZERO);
+        drop(metrics.operations("mysql"));
+        let text = rendered(&metrics);
+        let bounds = |label: &str| {
+            let of = text.lines().filter(|line| line.contains("_bucket{") && line.contains(label));
+            let bounds = of.filter_map(|line| line.split("le=\"").nth(1)?.split('"').next());
+            bounds.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(bounds("/livez"), "0.005 0.01 0.025 0.05 0.075 0.1 0.25 0.5 0.75 1 2.5 5 7.5 10 +Inf");
+        assert_eq!(bounds("\"check\""), "0.001 0.005 0.01 0.05 0.1 0.5 1 5 10 +Inf");
+    }
+
+    #[test]
+    fn what_is_going_on_counts_until_it_is_over() {
+        let metrics = Metrics::new().unwrap();
+        let (first, second) = (metrics.active_request(), metrics.active_request());
+        let connection = metrics.open_connection();
+        drop(first);
+        let text = rendered(&metrics);
+        assert!(text.contains("http_server_active_requests 1\n"), "{text}");
+        assert!(text.contains("http_server_open_connections 1\n"), "{text}");
+        drop((second, connection));
+        let text = rendered(&metrics);
+        assert!(text.contains("http_server_active_requests 0\n"), "{text}");
+        assert!(text.contains("http_server_open_connections 0\n"), "{text}");
+    }
+
+    #[test]
+    fn operations_are_timed_and_those_that_were_not_done_are_there_as_zero() {
+        let metrics = Metrics::new().unwrap();
+        let operations = metrics.operations("mysql");
+        assert_eq!(block_on(operations.create.time(async { 7 })), 7);
+        let text = rendered(&metrics);
+        for (operation, count) in [("create", 1), ("get", 0), ("update", 0), ("delete", 0), ("page", 0), ("check", 0)] {
+            let labels = format!("db_operation_name=\"{operation}\",db_system_name=\"mysql\"");
+            assert!(text.contains(&format!("{OPERATION_DURATION}_count{{{labels}}} {count}\n")), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_pool_has_gauges_and_no_pool_has_none() {
+        let metrics = Metrics::new().unwrap();
+        assert!(!rendered(&metrics).contains("db_client_connection"));
+        let text = metrics.render(Some(PoolUsage { used: 3, idle: 2, waiting: 1 })).unwrap();
+        for line in [
+            "db_client_connections{db_client_connection_state=\"used\"} 3\n",
+            "db_client_connections{db_client_connection_state=\"idle\"} 2\n",
+            "db_client_connection_pending_requests 1\n",
+        ] {
+            assert!(text.contains(line), "{line}{text}");
+        }
+    }
+
+    #[test]
+    fn every_metric_says_what_it_is() {
+        let metrics = Metrics::new().unwrap();
+        metrics.request("GET", "/livez", StatusCode::OK, Duration::ZERO);
+        drop(metrics.operations("mysql"));
+        let text = metrics.render(Some(PoolUsage { used: 0, idle: 0, waiting: 0 })).unwrap();
+        let words = |line: &str| line.split(' ').nth(2).map(str::to_owned);
+        let types: Vec<_> = text.lines().filter(|line| line.starts_with("# TYPE ")).filter_map(words).collect();
+        let helps = text.lines().filter(|line| line.starts_with("# HELP ") && line.ends_with('.'));
+        assert_eq!(helps.filter_map(words).collect::<Vec<_>>(), types);
+        assert_eq!(types.len(), 8, "{text}");
+    }
+}

@@ -1,0 +1,63 @@
+//! promtool at `.tools/promtool`, which tells the tests what Prometheus thinks of our metrics: a program of a Debian
+//! package, unpacked and not installed.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::apt::{self, PrivateApt};
+use crate::paths::Paths;
+use crate::process::capture;
+use crate::unpacked::rename;
+use crate::versions::Packages;
+use crate::{files, progress, tools};
+
+/// Where it lies in the package, and in the folder that is made.
+const PROGRAM: &str = "bin/promtool";
+
+/// Puts promtool into `.tools`; quick when it is there already.
+pub fn provide(paths: &Paths, wanted: &Packages) -> Result<()> {
+    tools::provide(paths, &paths.promtool(), ready, |staging, made| {
+        let packages = wanted.packages.join(" and ");
+        if !apt::available() {
+            bail!("the tests use promtool of Debian's {packages}, and this is no Debian-like system");
+        }
+        eprintln!("unpacking Debian's package {packages} into .tools (nothing is installed on the system)");
+        progress::during("fetching promtool", "fetched", || {
+            make(wanted, staging, made).context("promtool, which the tests use, could not be fetched")
+        })
+    })
+}
+
+fn make(wanted: &Packages, staging: &Path, made: &Path) -> Result<()> {
+    let unpacked = staging.join("unpacked");
+    files::make_folder(&unpacked)?;
+    let apt = PrivateApt::new(staging.join("apt"))?;
+    apt.use_own_suite()?;
+    apt.unpack_alone(&wanted.packages, &unpacked)?;
+    files::make_folder(&made.join("bin"))?;
+    rename(&unpacked.join("usr").join(PROGRAM), &made.join(PROGRAM))
+}
+
+/// Whether a folder holds one that runs on this machine.
+fn ready(folder: &Path) -> bool {
+    capture(Command::new(folder.join(PROGRAM)).arg("--version")).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::unpacked::write_script;
+
+    #[test]
+    fn only_a_program_that_runs_is_ready() {
+        let root = tempfile::tempdir().unwrap();
+        assert!(!ready(root.path()));
+        files::make_folder(&root.path().join("bin")).unwrap();
+        write_script(&root.path().join(PROGRAM), "#!/bin/sh\nexit 1\n").unwrap();
+        assert!(!ready(root.path()));
+        write_script(&root.path().join(PROGRAM), "#!/bin/sh\n").unwrap();
+        assert!(ready(root.path()));
+    }
+}
