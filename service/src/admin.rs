@@ -53,12 +53,12 @@ impl Route {
 /// Answers a request on the control listener. Whatever goes wrong is an answer too.
 ///
 /// HEAD is answered like GET: whoever sends the answer leaves the body out.
-pub async fn respond(app: &App, request: Request<Bytes>) -> Response<Bytes> {
+pub async fn respond(app: &App, request: &Request<Bytes>) -> Response<Bytes> {
     let Some(route) = Route::of(request.uri().path()) else {
         let detail = "there is nothing at this path; control has /about, /drain, /livez, /metrics, /readyz and /report";
         return Problem::new(Kind::NoSuchResource, detail).into_response();
     };
-    dispatch(app, route, &request).await.unwrap_or_else(Problem::into_response)
+    dispatch(app, route, request).await.unwrap_or_else(Problem::into_response)
 }
 
 async fn dispatch(app: &App, route: Route, request: &Request<Bytes>) -> Answer {
@@ -90,7 +90,7 @@ mod tests {
 
     fn ask(app: &App, method: &str, target: &str) -> Response<Bytes> {
         let request = Request::builder().method(method).uri(target);
-        block_on(respond(app, request.body(Bytes::new()).unwrap()))
+        block_on(respond(app, &request.body(Bytes::new()).unwrap()))
     }
 
     fn value(response: &Response<Bytes>) -> Value {
@@ -136,7 +136,8 @@ mod tests {
 
         assert_eq!(ask(&app, "POST", "/drain?report=true").status(), StatusCode::ACCEPTED);
         let report = block_on(async {
-            let early = respond(&app, Request::builder().uri("/report").body(Bytes::new()).unwrap());
+            let request = Request::builder().uri("/report").body(Bytes::new()).unwrap();
+            let early = respond(&app, &request);
             let end = async {
                 app.metrics.request("GET", "/livez", StatusCode::OK, std::time::Duration::ZERO);
                 assert!(app.finish());

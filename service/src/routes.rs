@@ -65,12 +65,12 @@ impl<'a> Route<'a> {
 /// Answers a request. Whatever goes wrong is an answer too.
 ///
 /// HEAD is answered like GET: whoever sends the answer leaves the body out.
-pub async fn respond(app: &App, request: Request<Bytes>) -> Response<Bytes> {
+pub async fn respond(app: &App, request: &Request<Bytes>) -> Response<Bytes> {
     let Some(route) = Route::of(request.uri().path()).filter(|route| route.is_served_by(app)) else {
         let problem = Problem::new(Kind::NoSuchResource, "there is nothing at this path; users are at /api/users");
         return problem.into_response();
     };
-    dispatch(app, route, &request).await.unwrap_or_else(Problem::into_response)
+    dispatch(app, route, request).await.unwrap_or_else(Problem::into_response)
 }
 
 async fn dispatch(app: &App, route: Route<'_>, request: &Request<Bytes>) -> Answer {
@@ -117,7 +117,7 @@ mod tests {
 
     fn ask(app: &App, method: &str, target: &str, body: &str) -> Response<Bytes> {
         let request = Request::builder().method(method).uri(target).header("content-type", "application/json");
-        block_on(respond(app, request.body(Bytes::copy_from_slice(body.as_bytes())).unwrap()))
+        block_on(respond(app, &request.body(Bytes::copy_from_slice(body.as_bytes())).unwrap()))
     }
 
     fn value(response: &Response<Bytes>) -> Value {

@@ -21,7 +21,6 @@ use super::exchange;
 use super::front::Front;
 use super::phase::{Phase, PhaseClock};
 use super::stream::WatchedStream;
-use crate::config::Limits;
 use crate::problem::{Kind, Problem};
 use crate::{App, Queued};
 
@@ -50,7 +49,7 @@ enum End {
 pub async fn run(socket: TcpStream, app: Arc<App>, front: Front, crowded: bool) {
     let _open = (front == Front::Public).then(|| app.metrics.open_connection());
     let clock = Arc::new(PhaseClock::new());
-    let mut watchdog = Watchdog::new(Arc::clone(&clock), &app, crowded);
+    let mut watchdog = Watchdog::new(Arc::clone(&clock), Arc::clone(&app), crowded);
     let stream = WatchedStream::new(socket, clock);
     let service = service_fn(|request: Request<Body>| {
         let (app, stream) = (Arc::clone(&app), stream.clone());
@@ -132,23 +131,25 @@ fn head_timeout() -> Vec<u8> {
 /// Tells when a connection has been in a phase for too long.
 struct Watchdog {
     clock: Arc<PhaseClock>,
-    limits: Limits,
+    app: Arc<App>,
     crowded: bool,
+    /// Wakes the connection when the service is to stop, once it was polled.
     drained: Pin<Box<dyn Future<Output = Queued> + Send>>,
+    listens: bool,
     drained_at: Option<Instant>,
     /// Set anew only when it would fire too late, so that a request costs nothing here.
     timer: Pin<Box<Sleep>>,
 }
 
 impl Watchdog {
-    fn new(clock: Arc<PhaseClock>, app: &App, crowded: bool) -> Self {
+    fn new(clock: Arc<PhaseClock>, app: Arc<App>, crowded: bool) -> Self {
         let timer = Box::pin(sleep_until(clock.get().1 + app.limits.idle));
         let drained = Box::pin(app.drained());
-        Self { clock, limits: app.limits.clone(), crowded, drained, drained_at: None, timer }
+        Self { clock, app, crowded, drained, listens: false, drained_at: None, timer }
     }
 
     fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<Phase> {
-        if self.drained_at.is_none() && self.drained.as_mut().poll(cx).is_ready() {
+        if self.drained_at.is_none() && self.is_draining(cx) {
             self.drained_at = Some(Instant::now());
         }
         loop {
@@ -166,17 +167,23 @@ impl Watchdog {
         }
     }
 
+    fn is_draining(&mut self, cx: &mut Context<'_>) -> bool {
+        // A connection is one task, whose waker stays the same.
+        let listens = std::mem::replace(&mut self.listens, true);
+        self.app.is_draining() || (!listens && self.drained.as_mut().poll(cx).is_ready())
+    }
+
     fn deadline(&self, phase: Phase, since: Instant) -> Option<Instant> {
         match phase {
             Phase::Silent => {
-                let patient = since + self.limits.idle;
+                let patient = since + self.app.limits.idle;
                 let drained = self.drained_at.map(|at| at.max(since) + HURRY);
                 let crowded = self.crowded.then_some(since + HURRY_CROWDED);
                 [drained, crowded].into_iter().flatten().chain([patient]).min()
             }
-            Phase::Head => Some(since + self.limits.head),
+            Phase::Head => Some(since + self.app.limits.head),
             Phase::Handling => None,
-            Phase::Sending => Some(since + self.limits.write),
+            Phase::Sending => Some(since + self.app.limits.write),
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::telemetry::{self, log};
 
 /// Answers a request, logs it and, if it is a client's, counts it; gives the time, too. On a `crowded` server
 /// only probes are let through.
-pub async fn answer(app: &App, front: Front, crowded: bool, request: Request<Body>) -> (Response<Body>, Instant) {
+pub async fn answer(app: &App, front: Front, crowded: bool, mut request: Request<Body>) -> (Response<Body>, Instant) {
     let started = Instant::now();
     let _active = (front == Front::Public).then(|| app.metrics.active_request());
     let method = telemetry::method_name(request.method());
@@ -30,8 +30,8 @@ pub async fn answer(app: &App, front: Front, crowded: bool, request: Request<Bod
     // hyper does not tell whether a Content-Length came with the chunks, and then the connection
     // must end, as somebody on the way may have gone by it (RFC 9112 §6.1).
     let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
-    let mut response = match admit(app, crowded, request).await {
-        Ok(request) => respond(app, front, request).await,
+    let mut response = match admit(app, crowded, &mut request).await {
+        Ok(body) => respond(app, front, &request.map(|_| body)).await,
         Err(problem) => problem.into_response(),
     };
     if chunked {
@@ -46,28 +46,25 @@ pub async fn answer(app: &App, front: Front, crowded: bool, request: Request<Bod
     (response.map(Body::from), done)
 }
 
-/// The whole request, or why it is not let through. A refusal that leaves a body unread ends the
-/// connection.
-async fn admit(app: &App, crowded: bool, request: Request<Body>) -> Result<Request<Bytes>, Problem> {
+/// The request's body, or why it is not let through. A refusal that leaves a body unread ends the connection.
+async fn admit(app: &App, crowded: bool, request: &mut Request<Body>) -> Result<Bytes, Problem> {
     if crowded && !routes::is_probe(request.uri().path()) {
         return Err(Problem::new(Kind::Overloaded, "the server has too many connections; try again later").closing());
     }
-    if !has_valid_target(&request) {
+    if !has_valid_target(request) {
         let detail = "the target must begin with a slash or be a URL (RFC 9112 §3.2)";
         return Err(Problem::new(Kind::MalformedRequest, detail).closing());
     }
-    if !has_valid_host(&request) {
+    if !has_valid_host(request) {
         let detail = "an HTTP/1.1 request needs exactly one Host header with a valid host (RFC 9112 §3.2)";
         return Err(Problem::new(Kind::MalformedRequest, detail).closing());
     }
-    let (head, body) = request.into_parts();
-    if body.is_end_stream() {
-        return Ok(Request::from_parts(head, Bytes::new()));
+    if request.body().is_end_stream() {
+        return Ok(Bytes::new());
     }
-    match within(app.limits.body, read(body)).await {
-        Ok(body) => Ok(Request::from_parts(head, body?)),
-        Err(_) => Err(Problem::new(Kind::RequestTimeout, "the body took too long to arrive").closing()),
-    }
+    within(app.limits.body, read(request.body_mut()))
+        .await
+        .unwrap_or_else(|_| Err(Problem::new(Kind::RequestTimeout, "the body took too long to arrive").closing()))
 }
 
 /// RFC 9112 §3.2: a path, or the URL of one; host and port alone are for CONNECT.
@@ -99,7 +96,7 @@ fn is_host(text: &[u8]) -> bool {
 
 /// Reads a body up to [`BODY_MAX`]. One that says beforehand that it is larger is not begun, so
 /// that a client which waits for `100 Continue` never sends it.
-async fn read(mut body: Body) -> Result<Bytes, Problem> {
+async fn read(body: &mut Body) -> Result<Bytes, Problem> {
     let too_large =
         || Problem::new(Kind::BodyTooLarge, format!("the body must have at most {BODY_MAX} bytes")).closing();
     if body.size_hint().lower() > BODY_MAX as u64 {
@@ -119,7 +116,7 @@ async fn read(mut body: Body) -> Result<Bytes, Problem> {
     Ok(whole.freeze())
 }
 
-async fn respond(app: &App, front: Front, request: Request<Bytes>) -> Response<Bytes> {
+async fn respond(app: &App, front: Front, request: &Request<Bytes>) -> Response<Bytes> {
     within(app.limits.handle, front.respond(app, request)).await.unwrap_or_else(|_| {
         tracing::error!(limit = ?app.limits.handle, "a request took too long to handle");
         Problem::new(Kind::HandlingTimeout, "the request took too long to handle; try again later").into_response()

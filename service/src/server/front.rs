@@ -16,7 +16,7 @@ pub enum Front {
 
 impl Front {
     /// Answers a request.
-    pub async fn respond(self, app: &App, request: Request<Bytes>) -> Response<Bytes> {
+    pub async fn respond(self, app: &App, request: &Request<Bytes>) -> Response<Bytes> {
         match self {
             Self::Public => routes::respond(app, request).await,
             Self::Control => admin::respond(app, request).await,
