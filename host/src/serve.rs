@@ -24,6 +24,7 @@ const COMMANDS_MAX: usize = 16;
 
 /// Serves until a signal.
 pub fn run(options: Box<Serve>) -> Result<ExitCode> {
+    give_memory_back();
     let prepared = Prepared::new(*options).map_err(|error| cli::usage(&error))?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(prepared.serve());
@@ -98,6 +99,17 @@ impl Prepared {
             source: Arc::new(self.source),
         };
         Supervisor::run(setup, first, inputs).await
+    }
+}
+
+/// Has large allocations given back to the system as soon as they are freed: each reload reads a module, and glibc
+/// would keep the memory for that from the second one on.
+fn give_memory_back() {
+    // SAFETY: changes a number of the allocator's (mallopt(3)), before there are other threads.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        const LARGE_BYTES: libc::c_int = 256 << 10;
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_BYTES);
     }
 }
 

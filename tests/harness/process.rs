@@ -61,3 +61,17 @@ pub fn can_have_own_mounts() -> bool {
     }
     can
 }
+
+/// The processes that a process started and that have not ended, each with its title.
+pub fn children(pid: u32) -> Vec<(i32, String)> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    let pids = children.split_whitespace().map(|pid| pid.parse().unwrap());
+    pids.filter_map(|pid: i32| Some((pid, title(pid)?))).collect()
+}
+
+/// The title of a process that is there and no zombie.
+fn title(pid: i32) -> Option<String> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(|text| text.trim().to_owned());
+    field("Name:").filter(|_| field("State:").is_some_and(|state| !state.starts_with('Z')))
+}

@@ -162,17 +162,19 @@ impl Supervisor {
     fn begin(&mut self, wish: Wish) {
         let source = Arc::clone(&self.setup.source);
         say::log(format_args!("{}: reloading {}", wish.cause, source.options.module.display()));
+        // What counts now is what is read now.
+        self.seen = None;
         self.generations += 1;
         let task = tokio::spawn(make(source, self.generations));
         self.reload = Some(Reload { began: Instant::now(), askers: wish.askers, stage: Stage::Making(task) });
     }
 
     pub(super) fn on_made(&mut self, made: Made) -> Result<()> {
-        match made.digest {
-            // Failed until it is shown to serve. It is what was seen last, whatever a watcher saw before.
-            Some(digest) => (self.seen, self.failed) = (Some(digest.clone()), Some(digest)),
-            // What was seen there is gone.
-            None => self.seen = None,
+        if let Some(digest) = made.digest {
+            // Unless a watcher saw another one since.
+            self.seen.get_or_insert_with(|| digest.clone());
+            // Until it is shown to serve.
+            self.failed = Some(digest);
         }
         match (made.result, &mut self.reload) {
             (Ok(generation), Some(reload)) => {
