@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow, bail};
 use host::protocol::{Limits, PAGE_BYTES};
 use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::signal::{SigHandler, Signal, signal};
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc;
@@ -25,6 +26,9 @@ const COMMANDS_MAX: usize = 16;
 /// Serves until a signal.
 pub fn run(options: Box<Serve>) -> Result<ExitCode> {
     give_memory_back();
+    // Until it is handled: it would end us, and everything is about to be read in any case.
+    // SAFETY: no handler is set, and none was before.
+    unsafe { signal(Signal::SIGHUP, SigHandler::SigIgn) }.context("cannot ignore SIGHUP")?;
     let prepared = Prepared::new(*options).map_err(|error| cli::usage(&error))?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(prepared.serve());

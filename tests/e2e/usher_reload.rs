@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 use harness::{
-    Builder, Compiler, Connections, Database, Load, Runtime, Service, Usage, artifacts, children, eventually,
-    make_module, variant, within,
+    Builder, Compiler, Connections, Database, Load, Raw, Runtime, Service, Usage, artifacts, ask, children, eventually,
+    make_module, variant, wire, within,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -51,7 +52,11 @@ impl Place {
 
     /// The same with two workers and a database.
     fn two_workers(&self, database: &Database) -> Builder {
-        self.service().arg("--workers=2").env("DATABASE_URL", database.url()).env("LOG_LEVEL", "warn")
+        self.workers(2, database)
+    }
+
+    fn workers(&self, count: usize, database: &Database) -> Builder {
+        self.service().arg(&format!("--workers={count}")).env("DATABASE_URL", database.url()).env("LOG_LEVEL", "warn")
     }
 }
 
@@ -319,6 +324,14 @@ fn another_kind_of_store_takes_a_restart() {
     assert!(why.contains("several workers") && why.contains("restart of usher"), "{why}");
     service.ready_workers(1);
     assert_eq!(service.get("/api/users/1").expect(200)["name"], "Ada");
+
+    let service = place.service().arg("--workers=2").arg(&format!("--env-file={}", env.display())).start();
+    let before = service.ready_workers(2);
+    fs::write(&env, "").unwrap();
+    let why = refused(&service);
+    assert!(why.contains("one worker only") && why.contains("restart of usher"), "{why}");
+    settled(&service, 2);
+    assert_eq!(service.ready_workers(2), before);
 }
 
 /// A portable module with a compiler that waits, and a service whose first compilation is done.
@@ -332,6 +345,12 @@ fn begun(compiler: &Compiler, compilations: usize) {
     eventually("it compiles", || (compiler.compilations() == compilations).then_some(()));
 }
 
+fn niceness(pid: i32) -> i32 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // The 19th field; those after the command, which ends with the last parenthesis, begin with the third.
+    stat.rsplit(')').next().unwrap().split_whitespace().nth(16).unwrap().parse().unwrap()
+}
+
 #[test]
 fn it_serves_while_it_compiles_and_further_signals_are_one_more_reload() {
     let (compiler, place) = (Compiler::held(), Place::new());
@@ -340,6 +359,8 @@ fn it_serves_while_it_compiles_and_further_signals_are_one_more_reload() {
     place.put(&variant(&artifacts::module(), 1));
     service.signal(Signal::HUP);
     begun(&compiler, 2);
+    let compiling = children(service.pid()).into_iter().find(|(_, title)| title == "usher-engine").unwrap().0;
+    assert_eq!(niceness(compiling), 10, "it gives way to the workers");
     for _ in 0..3 {
         service.signal(Signal::HUP);
         assert_eq!(service.ask_usher("GET", "/livez").status, 200);
@@ -391,6 +412,60 @@ fn a_signal_to_stop_is_heard_while_it_compiles() {
     service.signal(Signal::HUP);
     begun(&compiler, 2);
     ends_in_order(service);
+}
+
+#[test]
+fn who_waits_for_a_new_worker_when_all_stop_is_answered() {
+    let place = Place::new();
+    let mut service = place.service().start();
+    let mut slow = service.connect();
+    let body = r#"{"name":"Ada","email":"ada@example.org"}"#;
+    slow.send(format!(
+        "POST /api/users HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    ))
+    .unwrap();
+    service.assert_alive();
+    service.signal(Signal::HUP);
+    eventually("the old worker drains", || service.log().contains("draining").then_some(()));
+    let mut waiting = service.connect();
+    waiting.send(wire::get("/api/users/1")).unwrap();
+    service.signal(Signal::TERM);
+    eventually("the signal is heard", || service.log().contains("SIGTERM").then_some(()));
+    slow.send(body).unwrap();
+    assert_eq!(slow.reply().unwrap().status, 201);
+    assert_eq!(waiting.reply().unwrap().status, 200);
+    assert_eq!(service.ended().code(), Some(0), "{}", service.log());
+}
+
+/// Begins a request on a connection, and does not finish it.
+fn stuck(service: &Service) -> Raw {
+    let mut connection = service.connect();
+    connection.send("POST /api/users HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n").unwrap();
+    service.assert_alive();
+    connection
+}
+
+#[test]
+fn a_reload_waits_for_old_workers_that_would_pile_up() {
+    let (place, database) = (Place::new(), Database::start());
+    let service = place.workers(1, &database).arg("--drain=1h").start();
+    let leaving = || service.workers().iter().filter(|worker| worker.state == "draining").count();
+    let mut clients = Vec::new();
+    for reloads in 1..=3 {
+        clients.push(stuck(&service));
+        reload(&service);
+        assert_eq!(leaving(), reloads);
+    }
+    let admin = service.admin();
+    let fourth = thread::spawn(move || ask(admin, "POST", "/reload"));
+    // It is no proof that it waits, but soon seen if it does not.
+    for _ in 0..200 {
+        assert_eq!((leaving(), fourth.is_finished()), (3, false), "{}", service.log());
+    }
+    clients.remove(0);
+    assert_eq!(fourth.join().unwrap().status, 200);
+    assert!(leaving() <= 3);
 }
 
 /// A service with two workers, which waits for a new one that is never ready: the first of two.
@@ -455,9 +530,7 @@ fn workers_and_templates_that_die_during_a_reload_are_replaced_by_their_like() {
 fn nothing_is_reloaded_while_it_stops() {
     let place = Place::new();
     let mut service = place.service().arg("--drain=2s").start();
-    let mut stuck = service.connect();
-    stuck.send("POST /api/users HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n").unwrap();
-    service.assert_alive();
+    let _stuck = stuck(&service);
     service.signal(Signal::TERM);
     eventually("it drains", || service.log().contains("draining").then_some(()));
     service.signal(Signal::HUP);

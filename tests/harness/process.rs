@@ -64,8 +64,11 @@ pub fn can_have_own_mounts() -> bool {
 
 /// The processes that a process started and that have not ended, each with its title.
 pub fn children(pid: u32) -> Vec<(i32, String)> {
-    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
-    let pids = children.split_whitespace().map(|pid| pid.parse().unwrap());
+    // Each thread has those that it started.
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let lists = threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("children")).unwrap_or_default());
+    let lists: Vec<String> = lists.collect();
+    let pids = lists.iter().flat_map(|list| list.split_whitespace()).map(|pid| pid.parse().unwrap());
     pids.filter_map(|pid: i32| Some((pid, title(pid)?))).collect()
 }
 

@@ -77,7 +77,7 @@ impl Supervisor {
             say::log(format_args!("worker {index} (pid {pid}) {how}"));
         }
         match role {
-            Role::Leaving if stopping => return Ok(()),
+            Role::Leaving if stopping => return self.take_queue(index),
             Role::Leaving if !single || seat.current.is_some() || !seat.leaving.is_empty() => {
                 return self.next_reload();
             }

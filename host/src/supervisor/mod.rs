@@ -207,14 +207,14 @@ impl Supervisor {
 
     fn on_news(&mut self, news: News) -> Result<()> {
         let News { seat: index, life, kind } = news;
-        let (drained_by, coming) = (self.drained_by(), self.coming().map(|coming| coming.tag.number));
+        let coming = self.coming().map(|coming| coming.tag.number);
         let Some(seat) = self.seats.get_mut(index) else { return Ok(()) };
         // Those of a worker that is gone are of no interest.
         let Some(worker) = seat.workers_mut().find(|worker| worker.life == life) else { return Ok(()) };
         let generation = worker.tag.number;
         match kind {
             NewsKind::Draining(Ok(())) => {
-                worker.kill_at = Some(drained_by);
+                worker.kill_at = worker.drained_by.take();
                 Ok(())
             }
             NewsKind::Serves(Err(error)) if coming == Some(generation) => {
@@ -259,10 +259,7 @@ impl Supervisor {
         if let Some(generation) = stuck {
             self.lose_template(generation, "does not make workers")?;
         }
-        if self.load_by().is_some_and(|at| at <= now) {
-            self.fail_reload("it does not load in time")?;
-        }
-        Ok(())
+        self.on_reload_time()
     }
 
     fn next_due(&self) -> Option<Instant> {
@@ -271,7 +268,7 @@ impl Supervisor {
             worker.kill_at.into_iter().chain(forked).min()
         };
         let of_seat = |seat: &Seat| seat.workers().filter_map(of_worker).chain(seat.due).min();
-        self.seats.iter().filter_map(of_seat).chain(self.load_by()).min()
+        self.seats.iter().filter_map(of_seat).chain(self.reload_due()).min()
     }
 
     /// Leaves nobody behind, however it ends.

@@ -90,10 +90,12 @@ impl Supervisor {
     fn on_known_report(&mut self, number: u64, report: Report) -> Result<()> {
         match report {
             // Of a template that was started anew; the first one's was heard before.
-            Report::Hello { .. } => self.serving.load(),
+            Report::Hello { .. } if number == self.serving.tag.number => self.serving.load(),
             Report::Loaded => self.on_loaded(number),
             Report::Refused { error } if self.is_coming(number) => self.fail_reload(&error),
-            Report::Refused { error } => bail!(error),
+            Report::Refused { error } if number == self.serving.tag.number => bail!(error),
+            // The last words of one that is not needed any more.
+            Report::Hello { .. } | Report::Refused { .. } => Ok(()),
             Report::NotStarted { worker, error } => self.on_not_started(number, worker, &error),
             Report::Started { worker, pid } => self.on_started(number, worker, Pid::from_raw(pid)),
         }

@@ -23,6 +23,9 @@ use crate::source::{Fresh, Source};
 /// Workers of a slot that may still finish what they have begun when a reload makes another one such.
 const LEAVING_MAX: usize = 3;
 
+/// How long old workers may take to accept nothing more; a reload is not told to be done before.
+const RETIRE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Who waits for a reload.
 type Asker = oneshot::Sender<Result<Reloaded, String>>;
 
@@ -58,6 +61,8 @@ enum Stage {
     Loading { coming: Box<Generation>, by: Instant },
     /// Its workers are started. With a single writer, connections have been waiting since the given moment.
     Replacing { coming: Box<Generation>, waiting: Option<Instant> },
+    /// It serves, and the old workers are told to accept nothing more. How long connections had to wait is known.
+    Retiring { old: Tag, pause: Option<Duration>, by: Instant },
 }
 
 /// What came of making a generation, and of which content of the module's file.
@@ -80,19 +85,20 @@ impl Reload {
         match &mut self.stage {
             Stage::Making(task) => (None, Some(task)),
             Stage::Loading { coming, .. } | Stage::Replacing { coming, .. } => (Some(coming), None),
+            Stage::Retiring { .. } => (None, None),
         }
     }
 
     pub fn coming(&self) -> Option<&Generation> {
         match &self.stage {
-            Stage::Making(_) => None,
+            Stage::Making(_) | Stage::Retiring { .. } => None,
             Stage::Loading { coming, .. } | Stage::Replacing { coming, .. } => Some(coming),
         }
     }
 
     pub fn coming_mut(&mut self) -> Option<&mut Generation> {
         match &mut self.stage {
-            Stage::Making(_) => None,
+            Stage::Making(_) | Stage::Retiring { .. } => None,
             Stage::Loading { coming, .. } | Stage::Replacing { coming, .. } => Some(coming),
         }
     }
@@ -107,11 +113,24 @@ impl Supervisor {
         self.coming().is_some_and(|coming| coming.tag.number == generation)
     }
 
-    /// When the new generation must have loaded.
-    pub(super) fn load_by(&self) -> Option<Instant> {
+    /// When the reload has to go on, one way or another.
+    pub(super) fn reload_due(&self) -> Option<Instant> {
         match self.reload.as_ref()?.stage {
-            Stage::Loading { by, .. } => Some(by),
-            _ => None,
+            Stage::Loading { by, .. } | Stage::Retiring { by, .. } => Some(by),
+            Stage::Making(_) | Stage::Replacing { .. } => None,
+        }
+    }
+
+    /// Goes on where nobody is waited for any more.
+    pub(super) fn on_reload_time(&mut self) -> Result<()> {
+        let late = self.reload_due().is_some_and(|at| at <= Instant::now());
+        match self.reload.as_ref().map(|reload| &reload.stage) {
+            Some(Stage::Loading { .. }) if late => {
+                let time = humantime::format_duration(self.setup.reload_timeout);
+                self.fail_reload(&format!("it does not load within {time}"))
+            }
+            Some(Stage::Retiring { .. }) if late || self.seats.iter().all(Seat::is_retired) => self.finish_reload(),
+            _ => Ok(()),
         }
     }
 
@@ -130,6 +149,9 @@ impl Supervisor {
             answer(wish.askers, &Err(STOPPING.to_owned()));
             return Ok(());
         }
+        if self.is_crowded() {
+            say::log(format_args!("{}: to be reloaded once there are fewer old workers", wish.cause));
+        }
         match &mut self.wish {
             Some(earlier) => earlier.askers.extend(wish.askers),
             None => self.wish = Some(wish),
@@ -145,18 +167,21 @@ impl Supervisor {
 
     /// Begins what is to be done next, if it can be done by now.
     pub(super) fn next_reload(&mut self) -> Result<()> {
-        let crowded = self.seats.iter().any(|seat| seat.leaving.len() >= LEAVING_MAX);
-        if self.reload.is_some() || self.stop.is_some() || self.about.is_none() || crowded {
+        if self.reload.is_some() || self.stop.is_some() || self.about.is_none() || self.is_crowded() {
             return Ok(());
         }
-        let changed = self.seen.as_ref().filter(|seen| **seen != self.serving.tag.digest);
-        let changed = changed.is_some() && self.seen != self.failed;
+        let differs = self.seen.as_ref().is_some_and(|seen| *seen != self.serving.tag.digest);
+        let changed = differs && self.seen != self.failed;
         match self.wish.take() {
             Some(wish) => self.begin(wish),
             None if changed => self.begin(Wish { cause: "the module changed", askers: Vec::new() }),
             None => {}
         }
         Ok(())
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.seats.iter().any(|seat| seat.leaving.len() >= LEAVING_MAX)
     }
 
     fn begin(&mut self, wish: Wish) {
@@ -248,8 +273,8 @@ impl Supervisor {
 
     /// The new generation serves from now on; the old one finishes what it has begun.
     fn commit(&mut self, about: About) -> Result<()> {
-        let Some(reload) = self.reload.take() else { return Ok(()) };
-        let Reload { began, askers, stage: Stage::Replacing { coming, waiting } } = reload else { return Ok(()) };
+        let Some(Reload { began, askers, stage }) = self.reload.take() else { return Ok(()) };
+        let Stage::Replacing { coming, waiting } = stage else { return Ok(()) };
         let mut old = std::mem::replace(&mut self.serving, *coming);
         (self.about, self.failed) = (Some(about), None);
         for index in 0..self.seats.len() {
@@ -258,6 +283,7 @@ impl Supervisor {
                 seat.leaving.extend(seat.current.replace(next));
             }
             (seat.due, seat.vain) = (None, 0);
+            seat.answer(&Ok(()));
             self.retire(index, Queued::Leave);
         }
         if let Some(template) = old.template.take() {
@@ -265,18 +291,22 @@ impl Supervisor {
         }
         self.seats.iter_mut().for_each(|seat| seat.drop_unreported(old.tag.number));
         self.greet();
-        self.say_reloaded(&old.tag, began, waiting);
-        let Tag { number, digest } = &self.serving.tag;
-        answer(askers, &Ok(Reloaded { reloaded: true, generation: *number, code: digest.short().to_owned() }));
-        self.next_reload()
+        let (pause, by) = (waiting.map(|since| since.elapsed()), Instant::now() + RETIRE_TIMEOUT);
+        self.reload = Some(Reload { began, askers, stage: Stage::Retiring { old: old.tag, pause, by } });
+        self.on_reload_time()
     }
 
-    fn say_reloaded(&self, old: &Tag, began: Instant, waiting: Option<Instant>) {
-        let (before, now) = (old.digest.short(), self.serving.tag.digest.short());
+    /// Tells that whoever connects from now on meets the new generation.
+    fn finish_reload(&mut self) -> Result<()> {
+        let Some(Reload { began, askers, stage }) = self.reload.take() else { return Ok(()) };
+        let Stage::Retiring { old, pause, .. } = stage else { return Ok(()) };
+        let Tag { number, digest } = &self.serving.tag;
+        let (before, now) = (old.digest.short(), digest.short());
         let code = if before == now { format!("{now}, as before") } else { format!("{before} -> {now}") };
-        let pause = waiting.map(|since| format!("; connections waited for {}", spent(since))).unwrap_or_default();
-        let number = self.serving.tag.number;
-        say::log(format_args!("reloaded in {}: generation {number}, code {code}{pause}", spent(began)));
+        let pause = pause.map(|pause| format!("; connections waited for {}", spent(pause))).unwrap_or_default();
+        say::log(format_args!("reloaded in {}: generation {number}, code {code}{pause}", spent(began.elapsed())));
+        answer(askers, &Ok(Reloaded { reloaded: true, generation: *number, code: now.to_owned() }));
+        self.next_reload()
     }
 
     /// Goes on with the old generation, whose workers serve still, or start again where they had to make room.
@@ -310,9 +340,13 @@ impl Supervisor {
     pub(super) fn cancel_reload(&mut self) -> Result<()> {
         let wanted = self.wish.take().into_iter().flat_map(|wish| wish.askers);
         answer(wanted.collect(), &Err(STOPPING.to_owned()));
+        if matches!(&self.reload, Some(Reload { stage: Stage::Retiring { .. }, .. })) {
+            return self.finish_reload();
+        }
         let Some(reload) = self.reload.take() else { return Ok(()) };
         answer(reload.askers, &Err(STOPPING.to_owned()));
         match reload.stage {
+            Stage::Retiring { .. } => {}
             Stage::Making(task) => task.abort(),
             Stage::Loading { mut coming, .. } | Stage::Replacing { mut coming, .. } => {
                 let reports = coming.template.take().map(Template::end).unwrap_or_default();
@@ -331,9 +365,8 @@ fn answer(askers: Vec<Asker>, result: &Result<Reloaded, String>) {
     }
 }
 
-fn spent(since: Instant) -> String {
-    humantime::format_duration(Duration::from_millis(since.elapsed().as_millis().try_into().unwrap_or_default()))
-        .to_string()
+fn spent(time: Duration) -> String {
+    humantime::format_duration(Duration::from_millis(time.as_millis().try_into().unwrap_or_default())).to_string()
 }
 
 async fn make(source: Arc<Source>, number: u64) -> Made {

@@ -57,6 +57,8 @@ pub struct Worker {
     pub state: State,
     /// When it is ended if it has not ended by then.
     pub kill_at: Option<Instant>,
+    /// When it is ended instead, once it took the order to drain; `None` after that.
+    pub drained_by: Option<Instant>,
     started: SystemTime,
     since: Instant,
 }
@@ -70,7 +72,8 @@ impl Worker {
         let (listener, control) = slot::control().context("cannot make a control listener")?;
         let (started, since) = (SystemTime::now(), Instant::now());
         let state = State::Starting;
-        Ok(Self { life, tag, pid: None, ordered: None, control, listener, state, kill_at: None, started, since })
+        let (kill_at, drained_by) = (None, None);
+        Ok(Self { life, tag, pid: None, ordered: None, control, listener, state, kill_at, drained_by, started, since })
     }
 
     fn is_unreported(&self, generation: u64) -> bool {
@@ -115,6 +118,9 @@ pub struct Seat {
     pub due: Option<Instant>,
     /// Starts in vain, in a row.
     pub vain: u32,
+    /// Set when all workers stop and none of this seat's was told to take what waits in the slot: until when one
+    /// can be made for that.
+    pub queue_by: Option<Instant>,
     /// Who asked for a replacement.
     pub asked: Vec<oneshot::Sender<Result<(), String>>>,
 }
@@ -130,6 +136,7 @@ impl Seat {
             restarts: 0,
             due: None,
             vain: 0,
+            queue_by: None,
             asked: Vec::new(),
         }
     }
@@ -161,6 +168,11 @@ impl Seat {
         self.current.take_if(|worker| worker.is_unreported(generation));
         self.next.take_if(|worker| worker.is_unreported(generation));
         self.leaving.retain(|worker| !worker.is_unreported(generation));
+    }
+
+    /// Whether those who leave accept nothing more.
+    pub fn is_retired(&self) -> bool {
+        self.leaving.iter().all(|worker| worker.drained_by.is_none())
     }
 
     /// Whether a worker of that generation waits to take the place of the one that serves, and is ready to.

@@ -22,7 +22,7 @@ impl Supervisor {
         let mut told = Vec::new();
         for worker in seat.leaving.iter_mut().filter(|worker| worker.state != State::Draining) {
             worker.state = State::Draining;
-            worker.kill_at = Some(kill_at);
+            (worker.kill_at, worker.drained_by) = (Some(kill_at), Some(kill_at));
             told.push((worker.life, worker.control));
         }
         for (life, control) in told {
@@ -31,7 +31,7 @@ impl Supervisor {
     }
 
     /// When a worker that starts to drain now is ended if it is not done.
-    pub(super) fn drained_by(&self) -> Instant {
+    fn drained_by(&self) -> Instant {
         Instant::now() + self.setup.drain + GRACE
     }
 
@@ -71,9 +71,39 @@ impl Supervisor {
             seat.answer(&Err(STOPPING.to_owned()));
             let all = seat.current.take().into_iter().chain(seat.next.take());
             // One that no process was made for has nobody to drain.
-            seat.leaving.extend(all.filter(|worker| worker.ordered.is_some()));
+            let stopping: Vec<Worker> = all.filter(|worker| worker.ordered.is_some()).collect();
+            let taken = !stopping.is_empty();
+            seat.leaving.extend(stopping);
             self.retire(index, Queued::Take);
+            if !taken {
+                self.owe_queue(index)?;
+            }
         }
+        Ok(())
+    }
+
+    /// Notes that connections may wait in a slot for a worker that was to come, such as by a hand-over.
+    fn owe_queue(&mut self, index: usize) -> Result<()> {
+        let queue_by = Some(self.drained_by()).filter(|_| self.about.is_some() && matches!(self.stop, Some(Ok(()))));
+        if let Some(seat) = self.seats.get_mut(index) {
+            seat.queue_by = queue_by;
+        }
+        self.take_queue(index)
+    }
+
+    /// Has a last worker made for what waits in a slot, once there is no other and if there is time left.
+    pub(super) fn take_queue(&mut self, index: usize) -> Result<()> {
+        let tag = self.serving.tag.clone();
+        let Some(seat) = self.seats.get_mut(index).filter(|seat| seat.leaving.is_empty()) else { return Ok(()) };
+        let Some(by) = seat.queue_by.take().filter(|by| *by > Instant::now()) else { return Ok(()) };
+        let worker = self.new_worker(index, tag)?;
+        if let Some(seat) = self.seats.get_mut(index) {
+            seat.leaving.push(worker);
+        }
+        self.order()?;
+        self.retire(index, Queued::Take);
+        let Some(seat) = self.seats.get_mut(index) else { return Ok(()) };
+        seat.leaving.iter_mut().for_each(|worker| (worker.kill_at, worker.drained_by) = (Some(by), Some(by)));
         Ok(())
     }
 
