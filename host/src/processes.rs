@@ -19,8 +19,9 @@ use crate::module::Module;
 /// The engine's program, which lies beside ours.
 const PROGRAM: &str = "usher-engine";
 
-/// Niceness of a compiler in the background: workers get nine times as much of a processor (sched(7)).
-const BACKGROUND: libc::c_int = 10;
+/// Niceness of a compiler in the background: workers get three times as much of a processor (sched(7)), and it
+/// still comes to an end where they want all that there is.
+const BACKGROUND: libc::c_int = 5;
 
 /// The library that stands in for LLVM where code is only run; empty where there is none.
 const STANDIN: &str = env!("USHER_LLVM_STANDIN");

@@ -360,7 +360,7 @@ fn it_serves_while_it_compiles_and_further_signals_are_one_more_reload() {
     service.signal(Signal::HUP);
     begun(&compiler, 2);
     let compiling = children(service.pid()).into_iter().find(|(_, title)| title == "usher-engine").unwrap().0;
-    assert_eq!(niceness(compiling), 10, "it gives way to the workers");
+    assert_eq!(niceness(compiling), 5, "it gives way to the workers");
     for _ in 0..3 {
         service.signal(Signal::HUP);
         assert_eq!(service.ask_usher("GET", "/livez").status, 200);
