@@ -24,8 +24,9 @@ const CONNECTIONS_MAX: usize = 32;
 /// From a connection's begin to the end of a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Longest time that a connection may last beyond a worker's drain, for which a replacement may wait.
-const CONNECTION_MAX: Duration = Duration::from_secs(60);
+/// Longest time that a connection may last beyond a worker's drain, for which a replacement may wait: that a
+/// module is compiled may be waited for, too.
+const CONNECTION_MAX: Duration = Duration::from_secs(15 * 60);
 
 /// Pause after an accept that failed, such as when there are no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -82,6 +83,7 @@ enum Route {
     Workers,
     Metrics,
     Replace(usize),
+    Reload,
 }
 
 impl Route {
@@ -91,6 +93,7 @@ impl Route {
             "/readyz" => Self::Readyz,
             "/workers" => Self::Workers,
             "/metrics" => Self::Metrics,
+            "/reload" => Self::Reload,
             _ => Self::Replace(path.strip_prefix("/workers/")?.strip_suffix("/replace")?.parse().ok()?),
         })
     }
@@ -98,7 +101,7 @@ impl Route {
     fn method(self) -> Method {
         match self {
             Self::Livez | Self::Readyz | Self::Workers | Self::Metrics => Method::GET,
-            Self::Replace(_) => Method::POST,
+            Self::Replace(_) | Self::Reload => Method::POST,
         }
     }
 }
@@ -107,7 +110,7 @@ type Answer = Response<Full<Bytes>>;
 
 async fn respond(request: &Request<Incoming>, sources: &Sources) -> Answer {
     let Some(route) = Route::of(request.uri().path()) else {
-        let known = "GET /livez, /readyz, /metrics and /workers, POST /workers/{n}/replace";
+        let known = "GET /livez, /readyz, /metrics and /workers, POST /workers/{n}/replace and /reload";
         return problem(StatusCode::NOT_FOUND, &format!("there is nothing at this path; there is {known}"));
     };
     if *request.method() != route.method() && !(request.method() == Method::HEAD && route.method() == Method::GET) {
@@ -135,6 +138,10 @@ async fn perform(route: Route, Sources { commands, ledger, facts }: &Sources) ->
         }
         Route::Replace(worker) => match ask(commands, |reply| Command::Replace { worker, reply }).await? {
             Ok(()) => json(StatusCode::OK, "application/json", &json!({ "worker": worker, "replaced": true })),
+            Err(why) => problem(StatusCode::CONFLICT, &why),
+        },
+        Route::Reload => match ask(commands, Command::Reload).await? {
+            Ok(reloaded) => json(StatusCode::OK, "application/json", &reloaded),
             Err(why) => problem(StatusCode::CONFLICT, &why),
         },
     })
@@ -179,6 +186,7 @@ mod tests {
         assert_eq!(Route::of("/workers"), Some(Route::Workers));
         assert_eq!(Route::of("/metrics"), Some(Route::Metrics));
         assert_eq!(Route::of("/workers/12/replace"), Some(Route::Replace(12)));
+        assert_eq!(Route::of("/reload"), Some(Route::Reload));
         for path in ["/", "/workers/", "/workers/x/replace", "/workers/-1/replace", "/workers/1/replace/"] {
             assert_eq!(Route::of(path), None, "{path}");
         }

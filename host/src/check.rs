@@ -90,7 +90,7 @@ impl Findings {
         match Module::read(path) {
             Ok(module) => {
                 let kind = match module.kind {
-                    Kind::Portable(_) => "portable",
+                    Kind::Portable => "portable",
                     Kind::Compiled => "compiled",
                 };
                 self.good("module", format_args!("{} ({kind}, {} settings)", path.display(), module.settings.len()));

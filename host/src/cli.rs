@@ -48,7 +48,7 @@ impl Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Serves until SIGTERM or Ctrl-C, then finishes what is in flight
+    /// Serves until SIGTERM or Ctrl-C, then finishes what is in flight; reloads on SIGHUP
     #[command(after_help = EXIT_CODES)]
     Serve(Box<Serve>),
     /// Compiles a module ahead of time
@@ -70,8 +70,8 @@ pub struct Serve {
     /// Where to serve; port 0 takes a free one
     #[arg(long, env = "USHER_LISTEN", value_name = "IP:PORT", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
-    /// Where to ask about the workers (`GET /workers`, `/livez`, `/readyz`) and to replace one (`POST
-    /// /workers/0/replace`); keep it private
+    /// Where to ask about the workers (`GET /workers`, `/livez`, `/readyz`), to replace one (`POST
+    /// /workers/0/replace`) and to reload (`POST /reload`); keep it private
     #[arg(long, env = "USHER_ADMIN", value_name = "IP:PORT", default_value = "127.0.0.1:9090")]
     pub admin: SocketAddr,
     /// How many workers [default: the processors that this process may use, rounded down, at least 1; 1
@@ -92,6 +92,12 @@ pub struct Serve {
     /// How long to finish what is in flight when stopping
     #[arg(long, env = "USHER_DRAIN", value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub drain: Duration,
+    /// Reload when the module's content changes, as on SIGHUP
+    #[arg(long, env = "USHER_WATCH", value_parser = BoolishValueParser::new())]
+    pub watch: bool,
+    /// How long the workers of a reload may take to be ready; later the old ones stay
+    #[arg(long, env = "USHER_RELOAD_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = duration)]
+    pub reload_timeout: Duration,
     /// How much memory each worker's guest may take, 4GiB at most
     #[arg(long, env = "USHER_MEMORY", value_name = "SIZE", default_value = "1GiB", value_parser = memory)]
     pub memory: ByteSize,

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail, ensure};
-use aot_cache::{Cache, Cpu, Digest, Key};
+use anyhow::{Context, Result, bail};
+use aot_cache::{Cache, Cpu, Key};
 
 use crate::cli::{self, Code, UsageError};
 use crate::module::{Kind, Module};
@@ -16,9 +16,9 @@ use crate::say;
 /// `usher compile`.
 pub fn run(options: &cli::Compile) -> Result<ExitCode> {
     let module = Module::read(&options.module).map_err(|error| cli::usage(&error))?;
-    let Kind::Portable(digest) = &module.kind else {
+    if module.kind == Kind::Compiled {
         bail!(UsageError(format!("{} is compiled already", module.path.display())));
-    };
+    }
     if let Some(output) = &options.output
         && output.extension().is_none_or(|extension| extension != "so")
     {
@@ -26,7 +26,7 @@ pub fn run(options: &cli::Compile) -> Result<ExitCode> {
     }
     let engine = Engine::find()?;
     let version = engine.about()?.wasmedge;
-    let made = compiled(&engine, &version, &module.path, digest, &options.code)?;
+    let made = compiled(&engine, &version, &module, &options.code)?;
     let code = match &options.output {
         Some(output) => {
             fs::copy(&made, output).with_context(|| format!("cannot write {}", output.display()))?;
@@ -40,21 +40,20 @@ pub fn run(options: &cli::Compile) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The compiled form of a module: from the cache, or made now, which takes a while.
-pub fn compiled(engine: &Engine, version: &str, path: &Path, module: &Digest, code: &Code) -> Result<PathBuf> {
+/// The compiled form of a portable module: from the cache, or made now, which takes a while.
+pub fn compiled(engine: &Engine, version: &str, module: &Module, code: &Code) -> Result<PathBuf> {
     let folder = match &code.cache {
         Some(folder) => folder.clone(),
         None => Cache::folder_for_user()?,
     };
     let cpu = if code.generic { Cpu::Generic } else { Cpu::this() };
-    let key = Key::new(module.clone(), version, &format!("-O{}", code.opt), &cpu);
+    let key = Key::new(module.digest.clone(), version, &format!("-O{}", code.opt), &cpu);
     let cache = Cache::at(folder);
     let waiting = || say::log("another compilation is running, waiting …");
     let made = cache.compiled(&key, waiting, |result| {
-        let doing = format!("compiling {} ahead of time for WasmEdge {version} (a minute or two)", path.display());
-        let (done, took) = progress::during(&doing, || engine.compile(path, result, code.opt, code.generic));
-        // The compiler read the file once more.
-        ensure!(Digest::of_file(path)? == *module, "{} was changed while it was compiled", path.display());
+        let path = module.path.display();
+        let doing = format!("compiling {path} ahead of time for WasmEdge {version} (a minute or two)");
+        let (done, took) = progress::during(&doing, || engine.compile(module, result, code.opt, code.generic));
         done.inspect(|()| say::log(format_args!("compiled in {}", seconds(took))))
     })?;
     Ok(made.code)

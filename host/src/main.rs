@@ -25,8 +25,10 @@ mod processes;
 mod progress;
 mod say;
 mod serve;
+mod source;
 mod supervisor;
 mod user;
+mod watch;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

@@ -1,10 +1,12 @@
 //! What a file is that should be served: a module, or code that was made of one.
 
-use std::fs;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use aot_cache::Digest;
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use wasmparser::{Parser, Payload};
 
 /// The custom section in which a module lists the variables that are settings of it, one a line.
@@ -13,24 +15,74 @@ const SETTINGS: &str = "usher.settings";
 /// The custom section in which WasmEdge's compiler puts native code.
 const NATIVE: &str = "wasmedge";
 
+/// A file as it was when it was read. What becomes of its path afterwards is of no interest.
+#[derive(Debug)]
+pub struct Content {
+    path: PathBuf,
+    bytes: Vec<u8>,
+    file: File,
+    /// The digest of its bytes.
+    pub digest: Digest,
+}
+
 /// A file that can be served.
 #[derive(Debug)]
 pub struct Module {
-    /// Where it is.
+    /// Where it was.
     pub path: PathBuf,
     /// What it is.
     pub kind: Kind,
+    /// The digest of its bytes.
+    pub digest: Digest,
     /// The variables that are settings of it.
     pub settings: Vec<String>,
+    /// Its bytes, whatever is at its path by now: of a portable module a copy in memory, as it is small and
+    /// needed for a moment only.
+    pub file: File,
 }
 
 /// What can be served.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A portable module, and the digest of its bytes.
-    Portable(Digest),
+    /// A portable module.
+    Portable,
     /// A shared library that WasmEdge's compiler made.
     Compiled,
+}
+
+impl Content {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// If it is not there, or may not be read.
+    pub fn read(path: &Path) -> Result<Self> {
+        let read = || {
+            let mut file = File::open(path)?;
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes)?;
+            std::io::Result::Ok((file, bytes))
+        };
+        let (file, bytes) = read().with_context(|| {
+            format!(
+                "cannot read the module {}: give the path of a service.wasm (`cargo xtask build` makes one)",
+                path.display()
+            )
+        })?;
+        Ok(Self { path: path.to_owned(), digest: Digest::of(&bytes), bytes, file })
+    }
+
+    /// What it is.
+    ///
+    /// # Errors
+    /// If it is neither a portable module nor compiled code.
+    pub fn module(self) -> Result<Module> {
+        let (kind, settings) = kind_of(&self.bytes).with_context(|| format!("cannot serve {}", self.path.display()))?;
+        let file = match kind {
+            Kind::Portable => in_memory(&self.bytes).context("cannot keep the module in memory")?,
+            Kind::Compiled => self.file,
+        };
+        Ok(Module { path: self.path, kind, digest: self.digest, settings, file })
+    }
 }
 
 impl Module {
@@ -39,28 +91,22 @@ impl Module {
     /// # Errors
     /// If it is not there, or neither a portable module nor compiled code.
     pub fn read(path: &Path) -> Result<Self> {
-        let bytes = fs::read(path).with_context(|| {
-            format!(
-                "cannot read the module {}: give the path of a service.wasm (`cargo xtask build` makes one)",
-                path.display()
-            )
-        })?;
-        Self::of(path, &bytes).with_context(|| format!("cannot serve {}", path.display()))
+        Content::read(path)?.module()
     }
+}
 
-    fn of(path: &Path, bytes: &[u8]) -> Result<Self> {
-        let path = path.to_owned();
-        match bytes.first_chunk::<4>() {
-            Some(b"\0asm") => {
-                let settings = settings_in(bytes)?;
-                Ok(Self { path, kind: Kind::Portable(Digest::of(bytes)), settings })
-            }
-            Some(b"\x7fELF") => {
-                let settings = embedded(bytes).map(settings_in).transpose()?.unwrap_or_default();
-                Ok(Self { path, kind: Kind::Compiled, settings })
-            }
-            _ => bail!("it is no WebAssembly module (which begins with the bytes 00 61 73 6D) and no compiled one"),
-        }
+fn in_memory(bytes: &[u8]) -> std::io::Result<File> {
+    let mut file = File::from(memfd_create("module", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(bytes)?;
+    Ok(file)
+}
+
+/// What a file is, and the settings that it lists.
+fn kind_of(bytes: &[u8]) -> Result<(Kind, Vec<String>)> {
+    match bytes.first_chunk::<4>() {
+        Some(b"\0asm") => Ok((Kind::Portable, settings_in(bytes)?)),
+        Some(b"\x7fELF") => Ok((Kind::Compiled, embedded(bytes).map(settings_in).transpose()?.unwrap_or_default())),
+        _ => bail!("it is no WebAssembly module (which begins with the bytes 00 61 73 6D) and no compiled one"),
     }
 }
 
@@ -106,6 +152,9 @@ fn data_at<'a>(file: &object::read::elf::ElfFile64<'a>, address: u64, length: u6
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::fd::AsRawFd;
+
     use super::*;
 
     fn with_section(name: &str, data: &[u8]) -> Vec<u8> {
@@ -116,35 +165,44 @@ mod tests {
         module
     }
 
-    fn of(bytes: &[u8]) -> Result<Module> {
-        Module::of(Path::new("x"), bytes)
-    }
-
     #[test]
     fn a_module_says_which_settings_it_has() {
-        let module = of(&with_section("usher.settings", b"DATA_DIR\nLOG_LEVEL\n")).unwrap();
-        assert_eq!(module.settings, ["DATA_DIR", "LOG_LEVEL"]);
-        assert!(matches!(module.kind, Kind::Portable(_)));
-        assert!(of(&with_section("other", b"")).unwrap().settings.is_empty());
+        let (kind, settings) = kind_of(&with_section("usher.settings", b"DATA_DIR\nLOG_LEVEL\n")).unwrap();
+        assert_eq!((kind, settings), (Kind::Portable, vec!["DATA_DIR".to_owned(), "LOG_LEVEL".to_owned()]));
+        assert!(kind_of(&with_section("other", b"")).unwrap().1.is_empty());
     }
 
     #[test]
     fn what_would_be_interpreted_silently_is_refused() {
-        let error = format!("{:#}", of(&with_section("wasmedge", b"code")).unwrap_err());
+        let error = format!("{:#}", kind_of(&with_section("wasmedge", b"code")).unwrap_err());
         assert!(error.contains("interpreted") && error.contains("portable module"), "{error}");
     }
 
     #[test]
     fn what_is_no_module_is_refused() {
-        assert!(of(b"").is_err());
-        assert!(of(b"#!/bin/sh\n").is_err());
-        assert!(of(b"\0asm\x01\0\0\0\x0b").is_err(), "cut short");
-        assert!(matches!(of(b"\x7fELF and so on").unwrap().kind, Kind::Compiled));
+        assert!(kind_of(b"").is_err());
+        assert!(kind_of(b"#!/bin/sh\n").is_err());
+        assert!(kind_of(b"\0asm\x01\0\0\0\x0b").is_err(), "cut short");
+        assert_eq!(kind_of(b"\x7fELF and so on").unwrap().0, Kind::Compiled);
     }
 
     #[test]
     fn a_missing_file_is_named_with_what_to_do() {
         let error = format!("{:#}", Module::read(Path::new("/no/service.wasm")).unwrap_err());
         assert!(error.contains("/no/service.wasm") && error.contains("cargo xtask build"), "{error}");
+    }
+
+    #[test]
+    fn what_was_read_stays_whatever_becomes_of_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.wasm");
+        for name in ["usher.settings", "wasm"] {
+            let bytes = with_section(name, b"A\n");
+            fs::write(&path, &bytes).unwrap();
+            let module = Module::read(&path).unwrap();
+            fs::write(&path, "else").unwrap();
+            let kept = fs::read(format!("/proc/self/fd/{}", module.file.as_raw_fd())).unwrap();
+            assert_eq!((kept.as_slice(), &module.digest), (bytes.as_slice(), &Digest::of(&bytes)));
+        }
     }
 }

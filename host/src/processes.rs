@@ -14,9 +14,14 @@ use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
 use crate::cli::Level;
+use crate::module::Module;
 
 /// The engine's program, which lies beside ours.
 const PROGRAM: &str = "usher-engine";
+
+/// Niceness of a compiler in the background: workers get three times as much of a processor (sched(7)), and it
+/// still comes to an end where they want all that there is.
+const BACKGROUND: libc::c_int = 5;
 
 /// The library that stands in for LLVM where code is only run; empty where there is none.
 const STANDIN: &str = env!("USHER_LLVM_STANDIN");
@@ -25,6 +30,7 @@ const STANDIN: &str = env!("USHER_LLVM_STANDIN");
 #[derive(Debug, Clone)]
 pub struct Engine {
     program: PathBuf,
+    background: bool,
 }
 
 impl Engine {
@@ -40,7 +46,7 @@ impl Engine {
             "{} is missing: it belongs beside usher; build or install both together",
             program.display()
         );
-        Ok(Self { program })
+        Ok(Self { program, background: false })
     }
 
     /// What it is, and what it finds.
@@ -55,17 +61,28 @@ impl Engine {
         serde_json::from_slice(&output.stdout).with_context(|| format!("{} said nonsense", self.program.display()))
     }
 
+    /// The same, whose compiler leaves the processors to those who serve meanwhile.
+    #[must_use]
+    pub fn in_background(self) -> Self {
+        Self { background: true, ..self }
+    }
+
     /// Compiles a module; what goes wrong is in the error.
-    pub fn compile(&self, module: &Path, compiled: &Path, level: Level, generic: bool) -> Result<()> {
+    pub fn compile(&self, module: &Module, compiled: &Path, level: Level, generic: bool) -> Result<()> {
         let target = if generic { "generic" } else { "native" };
         let mut command = self.command(&["compile"]);
-        command.arg(module).arg(compiled).args([level.to_string(), target.to_owned()]);
+        // What was read, not what is at the path by now.
+        command.arg("/dev/stdin").stdin(module.file.try_clone()?);
+        command.arg(compiled).args([level.to_string(), target.to_owned()]);
         end_with_us(&mut command);
-        let output = command.stdin(Stdio::null()).output().with_context(|| self.lost())?;
+        if self.background {
+            give_way(&mut command);
+        }
+        let output = command.output().with_context(|| self.lost())?;
         if !output.status.success() {
             let said =
                 format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-            bail!("cannot compile {} ({}):\n{}", module.display(), output.status, said.trim_end());
+            bail!("cannot compile {} ({}):\n{}", module.path.display(), output.status, said.trim_end());
         }
         Ok(())
     }
@@ -115,5 +132,16 @@ fn end_with_us(command: &mut Command) {
     // SAFETY: between fork and exec only prctl(2) is called, which is async-signal-safe.
     unsafe {
         command.pre_exec(|| prctl::set_pdeathsig(Signal::SIGKILL).map_err(io::Error::from));
+    }
+}
+
+fn give_way(command: &mut Command) {
+    // SAFETY: between fork and exec only setpriority(2) is called, a plain system call. That it fails does no
+    // harm: a lower priority is always allowed.
+    unsafe {
+        command.pre_exec(|| {
+            libc::setpriority(libc::PRIO_PROCESS, 0, BACKGROUND);
+            Ok(())
+        });
     }
 }

@@ -54,7 +54,7 @@ pub struct Limits {
 /// Everything that a template needs to make workers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// The module, or its compiled form, as `mode` says.
+    /// Where the module, or its compiled form, as `mode` says, was found.
     pub code: PathBuf,
     /// How it is executed.
     pub mode: Mode,
@@ -67,7 +67,7 @@ pub struct Plan {
 /// From the supervisor to a template.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Order {
-    /// The first one: load this.
+    /// The first one: load this. The code comes along as a file.
     Load(Plan),
     /// Make a worker. Its public listener and its control listener come along, in this order.
     Fork {

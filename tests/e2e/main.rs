@@ -66,5 +66,7 @@ mod usher_cache;
 mod usher_cpus;
 mod usher_drain;
 mod usher_poll;
+mod usher_reload;
 mod usher_transfer;
+mod usher_watch;
 mod workers;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use harness::{Authority, Builder, Database, Dns, Flavour, Identity, Validity, eventually};
+use harness::{Authority, Builder, Database, Dns, Flavour, Identity, Runtime, Service, Validity, eventually};
 use tempfile::TempDir;
 
 use crate::mysql::{assert_unavailable, at, ready};
@@ -202,4 +202,26 @@ fn a_certificate_of_our_own_is_shown_to_a_server_that_asks() {
         stranger.env("DATABASE_CLIENT_CERT_FILE", "client.pem").env("DATABASE_CLIENT_KEY_FILE", "client.key");
     let stranger = stranger.start();
     assert_unavailable(&stranger, "does not accept our side", || stranger.get("/readyz"));
+}
+
+#[test]
+fn another_authority_is_trusted_after_a_reload() {
+    let secured = Secured::start();
+    let service = Service::builder(Runtime::Usher)
+        .arg("--workers=2")
+        .arg("--reload-timeout=2s")
+        .arg(&format!("--dir=tls:{}:ro", secured.folder.path().display()))
+        .env("DATABASE_URL", secured.database.url())
+        .env("DATABASE_CA_FILE", "tls/ca.pem")
+        .start();
+    let before = service.ready_workers(2);
+    ready(&service);
+    let another = Authority::new("another");
+    secured.present(&another.sign(&HOSTS));
+    let why = service.ask_usher("POST", "/reload").expect(409)["detail"].clone();
+    assert!(why.as_str().unwrap().contains("not ready within 2s"), "{why}");
+    assert_eq!(service.ready_workers(2), before);
+    fs::write(secured.folder.path().join("ca.pem"), &another.certificate).unwrap();
+    service.ask_usher("POST", "/reload").expect(200);
+    assert_eq!(service.get("/readyz").status, 200);
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use harness::{Connections, Database, Load, Raw, Runtime, Service, Usage, eventually, wire, within};
+use harness::{Connections, Database, Load, Raw, Runtime, Service, Usage, children, eventually, wire, within};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A service with two workers; the database ends after it.
@@ -37,13 +37,7 @@ fn lives(pid: i32) -> bool {
 
 /// The template, found by its title among the children of usher.
 fn template(service: &Service) -> Option<i32> {
-    let usher = service.pid();
-    let children = fs::read_to_string(format!("/proc/{usher}/task/{usher}/children")).unwrap();
-    let mut pids = children.split_whitespace().map(|pid| pid.parse().unwrap());
-    pids.find(|pid: &i32| {
-        let title = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        title.trim() == "usher: template" && lives(*pid)
-    })
+    children(service.pid()).into_iter().find(|(_, title)| title == "usher: template").map(|(pid, _)| pid)
 }
 
 #[test]

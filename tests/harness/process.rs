@@ -61,3 +61,20 @@ pub fn can_have_own_mounts() -> bool {
     }
     can
 }
+
+/// The processes that a process started and that have not ended, each with its title.
+pub fn children(pid: u32) -> Vec<(i32, String)> {
+    // Each thread has those that it started.
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let lists = threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("children")).unwrap_or_default());
+    let lists: Vec<String> = lists.collect();
+    let pids = lists.iter().flat_map(|list| list.split_whitespace()).map(|pid| pid.parse().unwrap());
+    pids.filter_map(|pid: i32| Some((pid, title(pid)?))).collect()
+}
+
+/// The title of a process that is there and no zombie.
+fn title(pid: i32) -> Option<String> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(|text| text.trim().to_owned());
+    field("Name:").filter(|_| field("State:").is_some_and(|state| !state.starts_with('Z')))
+}

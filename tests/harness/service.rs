@@ -49,9 +49,16 @@ pub struct Builder {
     control_listener: Option<Arc<TcpListener>>,
     watched: bool,
     module: Option<PathBuf>,
+    program: Option<PathBuf>,
 }
 
 impl Builder {
+    /// Is served by another copy of usher, which has its engine beside it.
+    pub fn program(mut self, usher: &Path) -> Self {
+        self.program = Some(usher.into());
+        self
+    }
+
     /// Serves another module; under usher only.
     pub fn module(mut self, module: &Path) -> Self {
         self.module = Some(module.into());
@@ -169,7 +176,8 @@ impl Builder {
     /// Its flags by their twins in the environment, so that a test can give others.
     fn usher(&self) -> Vec<String> {
         let module = self.module.clone().unwrap_or_else(artifacts::module);
-        vec![artifacts::usher().display().to_string(), "serve".into(), module.display().to_string()]
+        let program = self.program.clone().unwrap_or_else(artifacts::usher);
+        vec![program.display().to_string(), "serve".into(), module.display().to_string()]
     }
 
     /// The service's settings are usher's to hand on, but for where to listen.
@@ -281,6 +289,7 @@ impl Service {
             control_listener: None,
             watched: false,
             module: None,
+            program: None,
         }
     }
 

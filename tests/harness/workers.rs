@@ -17,6 +17,10 @@ pub struct Worker {
     pub state: String,
     /// How often it was replaced after it died.
     pub restarts: u64,
+    /// Which of the reloads made it.
+    pub generation: u64,
+    /// The first digits of its module's digest.
+    pub code: String,
 }
 
 impl Service {
@@ -55,5 +59,7 @@ fn worker(row: &Value) -> Option<Worker> {
         pid: row["pid"].as_i64()?.try_into().ok()?,
         state: row["state"].as_str()?.to_owned(),
         restarts: row["restarts"].as_u64()?,
+        generation: row["generation"].as_u64()?,
+        code: row["code"].as_str()?.to_owned(),
     })
 }

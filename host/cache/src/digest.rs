@@ -28,6 +28,11 @@ impl Digest {
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Its first 12 digits: enough for people to tell one module from another.
+    pub fn short(&self) -> &str {
+        self.0.get(..12).unwrap_or(&self.0)
+    }
 }
 
 impl Display for Digest {

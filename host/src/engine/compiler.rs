@@ -22,9 +22,8 @@ pub fn compile(module: &Path, compiled: &Path, level: &str, target: &str) -> Res
     let bytes = std::fs::read(module).with_context(|| format!("cannot read {}", module.display()))?;
     let folder = compiled.parent().context("the result lies in no folder")?;
     let name = compiled.file_stem().and_then(|name| name.to_str()).context("the result has no name")?;
-    let made = Compiler::new(Some(&config))?
-        .compile_from_bytes(bytes, name, folder)
-        .with_context(|| format!("WasmEdge cannot compile {}", module.display()))?;
+    let made =
+        Compiler::new(Some(&config))?.compile_from_bytes(bytes, name, folder).context("WasmEdge does not take it")?;
     if made != compiled {
         bail!("the result must end with .so: {}", compiled.display());
     }

@@ -1,5 +1,6 @@
 //! The process that workers are forked from: it has loaded WasmEdge and the module once for all.
 
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::process;
@@ -25,13 +26,15 @@ pub fn run(supervisor: i32) -> Result<()> {
     dup2_stdout(io::stderr())?;
     let channel = Channel::from(io::stdin().as_fd().try_clone_to_owned()?);
     channel.send(&Report::Hello { wasmedge: CoreVersion::version_string() }, &[])?;
-    let Some((Order::Load(plan), _)) = channel.receive()? else {
+    let Some((Order::Load(plan), files)) = channel.receive()? else {
         bail!("the supervisor gave no module");
     };
-    let code = match Code::load(&plan) {
+    let file = files.into_iter().next().map(File::from).context("no code came with the module")?;
+    let code = match Code::load(&plan, &file) {
         Ok(code) => code,
         Err(error) => return Ok(channel.send(&Report::Refused { error: format!("{error:#}") }, &[])?),
     };
+    drop(file);
     channel.send(&Report::Loaded, &[])?;
     trim::file_pages()?;
     while let Some((order, descriptors)) = channel.receive()? {

@@ -84,7 +84,7 @@ mod tests {
 
     fn shown(worker: usize, state: State, restarts: u64) -> Shown {
         let pid = (state != State::Waiting).then(|| std::process::id().cast_signed());
-        Shown { worker, pid, state, started: None, restarts, process: None }
+        Shown { worker, pid, state, started: None, restarts, generation: 1, code: String::new(), process: None }
     }
 
     fn told(all: &str, draining: bool) -> String {

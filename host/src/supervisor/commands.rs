@@ -1,11 +1,14 @@
 //! What the admin address asks for.
 
+use anyhow::Result;
 use tokio::sync::oneshot;
 use tokio::time::{Duration, timeout};
 
 use super::Supervisor;
 use super::control::{self, Queued};
+use super::reload::{Reloaded, Wish};
 use super::seat::{Seat, Shown, State};
+use super::stop::STOPPING;
 
 /// How long a worker may take to say whether it is ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(6);
@@ -19,6 +22,8 @@ pub enum Command {
     Ready(oneshot::Sender<Readiness>),
     /// Replace a worker; answered when its successor is ready.
     Replace { worker: usize, reply: oneshot::Sender<Result<(), String>> },
+    /// Reload; answered when the new workers serve, or with why they do not.
+    Reload(oneshot::Sender<Result<Reloaded, String>>),
 }
 
 /// How it goes.
@@ -38,24 +43,27 @@ pub enum Readiness {
 }
 
 impl Supervisor {
-    pub(super) fn on_command(&mut self, command: Command) {
+    pub(super) fn on_command(&mut self, command: Command) -> Result<()> {
         match command {
             // Whoever asked may have gone.
             Command::Overview(reply) => drop(reply.send(self.overview())),
             Command::Ready(reply) => self.tell_readiness(reply),
             Command::Replace { worker, reply } => self.replace(worker, reply),
+            Command::Reload(reply) => return self.want_reload(Wish { cause: "POST /reload", askers: vec![reply] }),
         }
+        Ok(())
     }
 
     fn overview(&self) -> Overview {
-        let workers = self.seats.iter().enumerate().flat_map(|(index, seat)| seat.shown(index)).collect();
+        let shown = |(index, seat): (usize, &Seat)| seat.shown(index, &self.serving.tag);
+        let workers = self.seats.iter().enumerate().flat_map(shown).collect();
         Overview { workers, draining: self.stop.is_some() }
     }
 
     /// Ready is whoever has a worker that says so.
     fn tell_readiness(&self, reply: oneshot::Sender<Readiness>) {
         if self.stop.is_some() {
-            let _ = reply.send(Readiness::NotReady("the service is stopping".to_owned()));
+            let _ = reply.send(Readiness::NotReady(STOPPING.to_owned()));
             return;
         }
         let ready =
@@ -66,7 +74,7 @@ impl Supervisor {
             for worker in workers {
                 match timeout(READY_TIMEOUT, control::ready(worker)).await {
                     Ok(Ok(answer)) if answer.status.is_success() => return drop(reply.send(Readiness::Ready)),
-                    Ok(Ok(answer)) => why = detail(&answer.body),
+                    Ok(Ok(answer)) => why = control::detail(&answer.body),
                     Ok(Err(error)) => why = format!("a worker does not answer: {error:#}"),
                     Err(_) => why = "a worker does not answer in time".to_owned(),
                 }
@@ -87,9 +95,12 @@ impl Supervisor {
     }
 
     fn try_replace(&mut self, index: usize) -> Result<(), String> {
-        let single = self.is_single();
+        let (single, tag) = (self.is_single(), self.serving.tag.clone());
         if self.stop.is_some() {
-            return Err("the service is stopping".to_owned());
+            return Err(STOPPING.to_owned());
+        }
+        if self.coming().is_some() {
+            return Err("a reload is replacing all workers".to_owned());
         }
         let count = self.seats.len();
         let seat = self.seats.get_mut(index).ok_or_else(|| format!("there is no worker {index}; there are {count}"))?;
@@ -101,17 +112,10 @@ impl Supervisor {
             self.retire(index, Queued::Leave);
             return Ok(());
         }
-        let worker = self.new_worker(index).map_err(|error| format!("{error:#}"))?;
+        let worker = self.new_worker(index, tag).map_err(|error| format!("{error:#}"))?;
         if let Some(seat) = self.seats.get_mut(index) {
             seat.next = Some(worker);
         }
         self.order().map_err(|error| format!("{error:#}"))
     }
-}
-
-/// What a problem document says (RFC 9457), or the text as it is.
-fn detail(body: &[u8]) -> String {
-    let problem: Option<serde_json::Value> = serde_json::from_slice(body).ok();
-    let detail = problem.as_ref().and_then(|problem| problem.get("detail")?.as_str());
-    detail.map_or_else(|| String::from_utf8_lossy(body).trim().to_owned(), str::to_owned)
 }

@@ -8,6 +8,7 @@ use nix::unistd::Pid;
 use tokio::time::{Duration, Instant};
 
 use super::control::{self, About, Queued};
+use super::generation::Tag;
 use super::seat::{Role, Seat, State, VAIN_MAX, Worker};
 use super::{Greeting, NewsKind, Supervisor, Wanted};
 use crate::cli::UsageError;
@@ -39,13 +40,16 @@ impl Supervisor {
         for seat in 0..self.seats.len() {
             self.reap_seat(seat)?;
         }
-        if let Some(template) = &mut self.template
-            && let Some(status) = template.ended()
-        {
-            say::log(format_args!("the template (pid {}) ended: {status}; starting another", template.pid()));
-            self.restart_template()?;
+        let coming = self.reload.as_mut().and_then(|reload| reload.coming_mut());
+        let mut ended = Vec::new();
+        for generation in std::iter::once(&mut self.serving).chain(coming) {
+            if let Some(template) = &mut generation.template
+                && let Some(status) = template.ended()
+            {
+                ended.push((generation.tag.number, format!("(pid {}) ended: {status}", template.pid())));
+            }
         }
-        Ok(())
+        ended.into_iter().try_for_each(|(generation, how)| self.lose_template(generation, &how))
     }
 
     pub(super) fn reap_seat(&mut self, index: usize) -> Result<()> {
@@ -64,6 +68,7 @@ impl Supervisor {
     fn on_end(&mut self, index: usize, life: u64, how: Ended) -> Result<()> {
         let stopping = self.stop.is_some();
         let single = self.is_single();
+        let coming = self.coming().map(|coming| coming.tag.number);
         let Some(seat) = self.seats.get_mut(index) else { return Ok(()) };
         let Some((role, worker)) = seat.remove(life) else { return Ok(()) };
         let expected = worker.state == State::Draining;
@@ -72,9 +77,15 @@ impl Supervisor {
             say::log(format_args!("worker {index} (pid {pid}) {how}"));
         }
         match role {
-            Role::Leaving if stopping || !single || seat.current.is_some() => return Ok(()),
+            Role::Leaving if stopping => return self.take_queue(index),
+            Role::Leaving if !single || seat.current.is_some() || !seat.leaving.is_empty() => {
+                return self.next_reload();
+            }
             // The single writer is gone, so that its successor may start.
             Role::Leaving => return self.start(index),
+            Role::Next | Role::Current if coming == Some(worker.tag.number) => {
+                return self.fail_reload(&format!("worker {index} {how}"));
+            }
             Role::Next => {
                 seat.answer(&Err(format!("the new worker {how}; the old one goes on")));
                 return Ok(());
@@ -82,7 +93,8 @@ impl Supervisor {
             Role::Current if stopping => return Ok(()),
             Role::Current => {}
         }
-        if how == Ended::Exited(GUEST_USAGE) && worker.state == State::Starting {
+        // Later it is what its files say now, and they may say something else next time.
+        if how == Ended::Exited(GUEST_USAGE) && self.about.is_none() {
             bail!(UsageError("the service refuses its settings; it says why above".to_owned()));
         }
         self.restart(index, worker.age(), &how)
@@ -90,6 +102,7 @@ impl Supervisor {
 
     /// Has a dead worker replaced: at once, or after a pause where that keeps happening.
     pub(super) fn restart(&mut self, index: usize, age: Duration, how: &Ended) -> Result<()> {
+        let serving = self.serving.tag.number;
         let Some(seat) = self.seats.get_mut(index) else { return Ok(()) };
         let pause = seat.pause_after(age);
         if seat.vain >= VAIN_MAX {
@@ -98,11 +111,10 @@ impl Supervisor {
             );
             seat.answer(&Err(message.clone()));
             say::log("giving up");
-            self.stop(Err(anyhow!(message)));
-            return Ok(());
+            return self.stop(Err(anyhow!(message)));
         }
         seat.restarts += 1;
-        if let Some(next) = seat.next.take() {
+        if let Some(next) = seat.next.take_if(|next| next.tag.number == serving) {
             // It is on its way already.
             seat.current = Some(next);
         } else if pause.is_zero() {
@@ -123,7 +135,7 @@ impl Supervisor {
 
     /// Starts a worker in a seat that has none.
     pub(super) fn start(&mut self, index: usize) -> Result<()> {
-        let worker = self.new_worker(index)?;
+        let worker = self.new_worker(index, self.due_tag())?;
         if let Some(seat) = self.seats.get_mut(index) {
             seat.due = None;
             seat.current = Some(worker);
@@ -131,11 +143,17 @@ impl Supervisor {
         self.order()
     }
 
-    pub(super) fn new_worker(&mut self, seat: usize) -> Result<Worker> {
+    pub(super) fn new_worker(&mut self, seat: usize, tag: Tag) -> Result<Worker> {
         self.lives += 1;
-        let worker = Worker::new(self.lives, &self.setup.ledger)?;
+        let patience = self.is_coming(tag.number).then_some(self.setup.reload_timeout);
+        let worker = Worker::new(self.lives, tag, &self.setup.ledger)?;
         let (life, control) = (worker.life, worker.control);
-        self.ask(seat, life, async move { NewsKind::Serves(control::about(control).await) });
+        self.ask(seat, life, async move {
+            NewsKind::Serves(match patience {
+                Some(patience) => control::about_once_ready(control, patience).await,
+                None => control::about(control).await,
+            })
+        });
         Ok(worker)
     }
 
@@ -154,7 +172,7 @@ impl Supervisor {
             self.about = Some(about);
         }
         self.greet();
-        Ok(())
+        self.next_reload()
     }
 
     /// Now that one worker told what it is, starts as many as there can be.
@@ -179,7 +197,7 @@ impl Supervisor {
     }
 
     /// Says once that all is up.
-    fn greet(&mut self) {
+    pub(super) fn greet(&mut self) {
         let ready = |seat: &Seat| seat.current.as_ref().is_some_and(|worker| worker.state == State::Ready);
         let Some(about) = self.about.as_ref().filter(|_| !self.greeted && self.seats.iter().all(ready)) else { return };
         self.greeted = true;
@@ -189,10 +207,11 @@ impl Supervisor {
             Wanted::Exactly(_) => "as --workers says",
             Wanted::Share(share) => share.reason,
         };
-        let Greeting { code, address, admin } = &self.setup.greeting;
+        let Greeting { version, address, admin } = &self.setup.greeting;
         let plural = if count == 1 { "" } else { "s" };
+        let code = self.serving.described(&self.setup.source.options.module);
         say::out(format_args!(
-            "{code}\nlistening on http://{address} (store: {})\nadmin on http://{admin}\n{count} worker{plural}: {reason}",
+            "{version}: {code}\nlistening on http://{address} (store: {})\nadmin on http://{admin}\n{count} worker{plural}: {reason}",
             about.store
         ));
     }

@@ -5,8 +5,10 @@
 
 mod commands;
 mod control;
+mod generation;
 mod lifecycle;
 mod orders;
+mod reload;
 mod seat;
 mod signals;
 mod slot;
@@ -14,24 +16,28 @@ mod stop;
 mod template;
 
 use std::future::pending;
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use host::protocol::{Plan, Report};
+use aot_cache::Digest;
+use host::protocol::Report;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::{Duration, Instant, sleep_until};
 
 pub use commands::{Command, Overview, Readiness};
+pub use generation::Generation;
 pub use seat::{Shown, State};
 pub use signals::Signals;
 pub use slot::{Slot, explain};
-pub use template::Template;
 
 use crate::cpus::Share;
 use crate::metrics::Ledger;
-use crate::processes::Engine;
 use crate::say;
+use crate::source::Source;
 use control::About;
 use lifecycle::end;
+use reload::{Made, Reload, Wish};
 use seat::{Seat, Worker};
 
 /// A template that does not answer an order within this is taken for dead.
@@ -73,14 +79,14 @@ impl Wanted {
 /// What a supervisor is made with.
 #[derive(Debug)]
 pub struct Setup {
-    pub engine: Engine,
-    pub real_llvm: bool,
-    pub plan: Plan,
+    pub source: Arc<Source>,
     pub wanted: Wanted,
     pub slots: Vec<Slot>,
     pub drain: Duration,
     /// What workers count, also those that are gone.
     pub ledger: Ledger,
+    /// How long a new generation may take to load, and each of its workers to be ready.
+    pub reload_timeout: Duration,
     /// Printed when all workers are ready, each in a line.
     pub greeting: Greeting,
 }
@@ -88,9 +94,18 @@ pub struct Setup {
 /// What is printed when all workers are ready.
 #[derive(Debug)]
 pub struct Greeting {
-    pub code: String,
+    pub version: String,
     pub address: String,
     pub admin: String,
+}
+
+/// Where a supervisor hears from.
+#[derive(Debug)]
+pub struct Inputs {
+    pub signals: Signals,
+    pub commands: mpsc::Receiver<Command>,
+    /// Each finished new content that is seen at the module's path.
+    pub seen: mpsc::Receiver<Digest>,
 }
 
 /// Keeps the workers alive.
@@ -100,8 +115,18 @@ pub struct Supervisor {
     seats: Vec<Seat>,
     /// Slots whose workers are started once the first one told how many there can be.
     spare: Vec<Slot>,
-    template: Option<Template>,
-    templates_in_vain: u32,
+    /// What workers are made of.
+    serving: Generation,
+    /// What is to take its place.
+    reload: Option<Reload>,
+    /// What is to follow that.
+    wish: Option<Wish>,
+    /// The number of the newest generation.
+    generations: u64,
+    /// What was seen last at the module's path.
+    seen: Option<Digest>,
+    /// The content of the last reload, if that failed.
+    failed: Option<Digest>,
     about: Option<About>,
     greeted: bool,
     lives: u64,
@@ -115,12 +140,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// If it could not go on: a crash loop, settings that the guest refuses.
-    pub async fn run(
-        mut setup: Setup,
-        template: Template,
-        signals: &mut Signals,
-        commands: &mut mpsc::Receiver<Command>,
-    ) -> Result<()> {
+    pub async fn run(mut setup: Setup, first: Generation, mut inputs: Inputs) -> Result<()> {
         let (news, mut heard) = mpsc::unbounded_channel();
         let mut spare = std::mem::take(&mut setup.slots);
         spare.reverse();
@@ -128,35 +148,39 @@ impl Supervisor {
             setup,
             seats: Vec::new(),
             spare,
-            template: Some(template),
-            templates_in_vain: 0,
+            generations: first.tag.number,
+            serving: first,
+            reload: None,
+            wish: None,
+            seen: None,
+            failed: None,
             about: None,
             greeted: false,
             lives: 0,
             news,
             stop: None,
         };
-        supervisor.load()?;
         supervisor.open_seat()?;
-        let result = supervisor.follow(signals, commands, &mut heard).await;
+        let result = supervisor.follow(&mut inputs, &mut heard).await;
         supervisor.end_all();
         result
     }
 
-    async fn follow(
-        &mut self,
-        signals: &mut Signals,
-        commands: &mut mpsc::Receiver<Command>,
-        heard: &mut mpsc::UnboundedReceiver<News>,
-    ) -> Result<()> {
+    async fn follow(&mut self, inputs: &mut Inputs, heard: &mut mpsc::UnboundedReceiver<News>) -> Result<()> {
         while !self.is_over() {
             let due = self.next_due();
+            let (serving, mut reload) = (&self.serving, self.reload.as_mut());
+            let (coming, making) = reload.as_mut().map_or((None, None), |reload| reload.parts());
+            let number = coming.map(|coming| coming.tag.number);
             tokio::select! {
                 biased;
-                signal = signals.next() => self.on_signal(signal)?,
-                report = report(self.template.as_ref()) => self.on_report(report)?,
+                signal = inputs.signals.next() => self.on_signal(signal)?,
+                report = report(Some(serving)) => self.on_report(self.serving.tag.number, report)?,
+                report = report(coming) => self.on_report(number.unwrap_or_default(), report)?,
+                made = made(making) => self.on_made(made)?,
                 Some(news) = heard.recv() => self.on_news(news)?,
-                Some(command) = commands.recv() => self.on_command(command),
+                Some(command) = inputs.commands.recv() => self.on_command(command)?,
+                Some(digest) = inputs.seen.recv() => self.on_seen(digest)?,
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
             }
             self.on_time()?;
@@ -167,10 +191,10 @@ impl Supervisor {
     fn on_signal(&mut self, signal: signals::Event) -> Result<()> {
         match (signal, &self.stop) {
             (signals::Event::ChildEnded, _) => self.reap(),
+            (signals::Event::Reload, _) => self.want_reload(Wish { cause: "SIGHUP", askers: Vec::new() }),
             (signals::Event::Stop(name), None) => {
                 say::log(format_args!("{name}: finishing what is in flight"));
-                self.stop(Ok(()));
-                Ok(())
+                self.stop(Ok(()))
             }
             (signals::Event::Stop(name), Some(_)) => bail!("ended at once by a second signal ({name})"),
         }
@@ -187,11 +211,19 @@ impl Supervisor {
 
     fn on_news(&mut self, news: News) -> Result<()> {
         let News { seat: index, life, kind } = news;
+        let coming = self.coming().map(|coming| coming.tag.number);
         let Some(seat) = self.seats.get_mut(index) else { return Ok(()) };
         // Those of a worker that is gone are of no interest.
         let Some(worker) = seat.workers_mut().find(|worker| worker.life == life) else { return Ok(()) };
+        let generation = worker.tag.number;
         match kind {
-            NewsKind::Draining(Ok(())) => Ok(()),
+            NewsKind::Draining(Ok(())) => {
+                worker.kill_at = worker.drained_by.take();
+                Ok(())
+            }
+            NewsKind::Serves(Err(error)) if coming == Some(generation) => {
+                self.fail_reload(&format!("worker {index} {error:#}"))
+            }
             NewsKind::Draining(Err(error)) | NewsKind::Serves(Err(error)) => {
                 say::log(format_args!("worker {index}: {error:#}; ending it"));
                 end(worker);
@@ -201,6 +233,9 @@ impl Supervisor {
                 if worker.state == State::Starting {
                     worker.state = State::Ready;
                 }
+                if coming == Some(generation) {
+                    return self.on_coming_ready(about);
+                }
                 self.on_ready(index, life, about)
             }
         }
@@ -209,7 +244,7 @@ impl Supervisor {
     /// Does what is due by now.
     fn on_time(&mut self) -> Result<()> {
         let now = Instant::now();
-        let mut stuck = false;
+        let mut stuck = None;
         for index in 0..self.seats.len() {
             let Some(seat) = self.seats.get_mut(index) else { continue };
             for worker in seat.workers_mut() {
@@ -217,17 +252,18 @@ impl Supervisor {
                     say::log(format_args!("worker {index} is not done at its deadline; ending it"));
                     end(worker);
                 }
-                stuck |= worker.pid.is_none() && worker.ordered.is_some_and(|at| at + FORK_TIMEOUT <= now);
+                if worker.pid.is_none() && worker.ordered.is_some_and(|at| at + FORK_TIMEOUT <= now) {
+                    stuck = Some(worker.tag.number);
+                }
             }
             if seat.due.is_some_and(|due| due <= now) {
                 self.start(index)?;
             }
         }
-        if stuck {
-            say::log("the template does not make workers; starting another");
-            self.restart_template()?;
+        if let Some(generation) = stuck {
+            self.lose_template(generation, "does not make workers")?;
         }
-        Ok(())
+        self.on_reload_time()
     }
 
     fn next_due(&self) -> Option<Instant> {
@@ -236,7 +272,7 @@ impl Supervisor {
             worker.kill_at.into_iter().chain(forked).min()
         };
         let of_seat = |seat: &Seat| seat.workers().filter_map(of_worker).chain(seat.due).min();
-        self.seats.iter().filter_map(of_seat).min()
+        self.seats.iter().filter_map(of_seat).chain(self.reload_due()).min()
     }
 
     /// Leaves nobody behind, however it ends.
@@ -244,15 +280,19 @@ impl Supervisor {
         for worker in self.seats.iter_mut().flat_map(Seat::workers_mut) {
             end(worker);
         }
-        if let Some(template) = self.template.take() {
-            template.end();
-        }
     }
 }
 
-async fn report(template: Option<&Template>) -> std::io::Result<Option<Report>> {
-    match template {
+async fn report(generation: Option<&Generation>) -> std::io::Result<Option<Report>> {
+    match generation.and_then(|generation| generation.template.as_ref()) {
         Some(template) => template.report().await,
+        None => pending().await,
+    }
+}
+
+async fn made(making: Option<&mut JoinHandle<Made>>) -> Made {
+    match making {
+        Some(task) => task.await.unwrap_or_else(Made::lost),
         None => pending().await,
     }
 }

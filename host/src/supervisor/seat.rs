@@ -9,6 +9,7 @@ use serde::{Serialize, Serializer};
 use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant};
 
+use super::generation::Tag;
 use super::slot::{self, Slot};
 use crate::metrics::{Account, Ledger};
 
@@ -54,6 +55,8 @@ impl State {
 pub struct Worker {
     /// Tells it from others of the same number.
     pub life: u64,
+    /// What it is made of.
+    pub tag: Tag,
     /// Its process, once it reported.
     pub pid: Option<Pid>,
     /// When the template was told to make it.
@@ -66,6 +69,8 @@ pub struct Worker {
     pub state: State,
     /// When it is ended if it has not ended by then.
     pub kill_at: Option<Instant>,
+    /// When it is ended instead, once it took the order to drain; `None` after that.
+    pub drained_by: Option<Instant>,
     started: SystemTime,
     since: Instant,
     /// What it counted stays when it goes.
@@ -77,23 +82,26 @@ impl Worker {
     ///
     /// # Errors
     /// If there is no socket for its control listener.
-    pub fn new(life: u64, ledger: &Ledger) -> Result<Self> {
+    pub fn new(life: u64, tag: Tag, ledger: &Ledger) -> Result<Self> {
         let (listener, control) = slot::control().context("cannot make a control listener")?;
-        let (started, since) = (SystemTime::now(), Instant::now());
-        let state = State::Starting;
-        let account = ledger.open(life);
         Ok(Self {
             life,
+            tag,
             pid: None,
             ordered: None,
             control,
             listener,
-            state,
+            state: State::Starting,
             kill_at: None,
-            started,
-            since,
-            _account: account,
+            drained_by: None,
+            started: SystemTime::now(),
+            since: Instant::now(),
+            _account: ledger.open(life),
         })
+    }
+
+    fn is_unreported(&self, generation: u64) -> bool {
+        self.pid.is_none() && self.tag.number == generation
     }
 
     /// How long it has been there.
@@ -116,6 +124,10 @@ pub struct Shown {
     pub started: Option<String>,
     /// How often it was started again because it died.
     pub restarts: u64,
+    /// Those with the same number have the same code and settings.
+    pub generation: u64,
+    /// The first digits of the digest of its module's file.
+    pub code: String,
     /// Its life and where it is asked, if there is one.
     #[serde(skip)]
     pub process: Option<(u64, SocketAddr)>,
@@ -142,6 +154,9 @@ pub struct Seat {
     pub due: Option<Instant>,
     /// Starts in vain, in a row.
     pub vain: u32,
+    /// Set when all workers stop and none of this seat's was told to take what waits in the slot: until when one
+    /// can be made for that.
+    pub queue_by: Option<Instant>,
     /// Who asked for a replacement.
     pub asked: Vec<oneshot::Sender<Result<(), String>>>,
 }
@@ -157,6 +172,7 @@ impl Seat {
             restarts: 0,
             due: None,
             vain: 0,
+            queue_by: None,
             asked: Vec::new(),
         }
     }
@@ -171,23 +187,33 @@ impl Seat {
         self.current.iter_mut().chain(&mut self.next).chain(&mut self.leaving)
     }
 
-    /// One that is yet to be ordered, or was ordered and has not reported; there is one at most.
-    pub fn unreported(&mut self) -> Option<&mut Worker> {
-        self.workers_mut().find(|worker| worker.pid.is_none())
+    /// One of a generation that is yet to be ordered, or was ordered and has not reported; there is one at most.
+    pub fn unreported(&mut self, generation: u64) -> Option<&mut Worker> {
+        self.workers_mut().find(|worker| worker.is_unreported(generation))
     }
 
-    /// The slot, and the worker for it that the template was not told of yet; there is one at most.
-    pub fn unordered(&mut self) -> Option<(&Slot, &mut Worker)> {
+    /// The slot, and the worker for it that the generation's template was not told of yet; there is one at most.
+    pub fn unordered(&mut self, generation: u64) -> Option<(&Slot, &mut Worker)> {
         let mut workers = self.current.iter_mut().chain(&mut self.next).chain(&mut self.leaving);
-        let worker = workers.find(|worker| worker.pid.is_none() && worker.ordered.is_none())?;
+        let worker = workers.find(|worker| worker.is_unreported(generation) && worker.ordered.is_none())?;
         Some((&self.slot, worker))
     }
 
-    /// Gives up those that no process was made for.
-    pub fn drop_unreported(&mut self) {
-        self.current.take_if(|worker| worker.pid.is_none());
-        self.next.take_if(|worker| worker.pid.is_none());
-        self.leaving.retain(|worker| worker.pid.is_some());
+    /// Gives up those of a generation that no process was made for.
+    pub fn drop_unreported(&mut self, generation: u64) {
+        self.current.take_if(|worker| worker.is_unreported(generation));
+        self.next.take_if(|worker| worker.is_unreported(generation));
+        self.leaving.retain(|worker| !worker.is_unreported(generation));
+    }
+
+    /// Whether those who leave accept nothing more.
+    pub fn is_retired(&self) -> bool {
+        self.leaving.iter().all(|worker| worker.drained_by.is_none())
+    }
+
+    /// Whether a worker of that generation waits to take the place of the one that serves, and is ready to.
+    pub fn has_ready_next(&self, generation: u64) -> bool {
+        self.next.as_ref().is_some_and(|next| next.tag.number == generation && next.state == State::Ready)
     }
 
     /// Takes a dead worker out.
@@ -219,21 +245,21 @@ impl Seat {
         }
     }
 
-    /// Its workers as the admin address shows them.
-    pub fn shown(&self, worker: usize) -> Vec<Shown> {
-        let restarts = self.restarts;
-        if self.due.is_some() {
-            return vec![Shown { worker, pid: None, state: State::Waiting, started: None, restarts, process: None }];
-        }
-        let shown = self.workers().map(|process| Shown {
-            worker,
-            pid: process.pid.map(Pid::as_raw),
-            state: process.state,
-            started: Some(humantime::format_rfc3339_millis(process.started).to_string()),
-            restarts,
-            process: Some((process.life, process.control)),
-        });
-        shown.collect()
+    /// Its workers as the admin address shows them; one that is waited for will be made of `serving`.
+    pub fn shown(&self, number: usize, serving: &Tag) -> Vec<Shown> {
+        let shown = |process: Option<&Worker>, state, tag: &Tag| Shown {
+            worker: number,
+            pid: process.and_then(|process| process.pid).map(Pid::as_raw),
+            state,
+            started: process.map(|process| humantime::format_rfc3339_millis(process.started).to_string()),
+            restarts: self.restarts,
+            generation: tag.number,
+            code: tag.digest.short().to_owned(),
+            process: process.map(|process| (process.life, process.control)),
+        };
+        let waiting = self.due.map(|_| shown(None, State::Waiting, serving));
+        let workers = self.workers().map(|worker| shown(Some(worker), worker.state, &worker.tag));
+        waiting.into_iter().chain(workers).collect()
     }
 }
 
@@ -249,7 +275,13 @@ pub enum Role {
 mod tests {
     use std::net::Ipv4Addr;
 
+    use aot_cache::Digest;
+
     use super::*;
+
+    fn worker(life: u64, generation: u64) -> Worker {
+        Worker::new(life, Tag { number: generation, digest: Digest::of(b"") }, &Ledger::default()).unwrap()
+    }
 
     fn seat() -> Seat {
         Seat::new(Slot::bind_all((Ipv4Addr::LOCALHOST, 0).into(), 1).unwrap().remove(0))
@@ -267,14 +299,26 @@ mod tests {
     #[test]
     fn a_worker_is_found_by_its_life_whatever_it_is() {
         let mut seat = seat();
-        let worker = |life| Worker::new(life, &Ledger::default()).unwrap();
-        seat.current = Some(worker(1));
-        seat.next = Some(worker(2));
-        seat.leaving.push(worker(3));
+        seat.current = Some(worker(1, 1));
+        seat.next = Some(worker(2, 2));
+        seat.leaving.push(worker(3, 1));
         assert_eq!(seat.workers().count(), 3);
         assert_eq!(seat.remove(3).unwrap().0, Role::Leaving);
         assert_eq!(seat.remove(2).unwrap().0, Role::Next);
         assert_eq!(seat.remove(1).unwrap().0, Role::Current);
         assert!(seat.remove(1).is_none());
+    }
+
+    #[test]
+    fn those_of_a_generation_whose_template_is_gone_are_given_up() {
+        let mut seat = seat();
+        seat.current = Some(worker(1, 1));
+        seat.next = Some(worker(2, 2));
+        seat.leaving.push(worker(3, 2));
+        seat.leaving[0].pid = Some(Pid::from_raw(1));
+        assert_eq!(seat.unreported(2).unwrap().life, 2);
+        seat.drop_unreported(2);
+        assert!(seat.unreported(2).is_none() && seat.unordered(2).is_none());
+        assert_eq!(seat.workers().map(|worker| worker.life).collect::<Vec<_>>(), [1, 3]);
     }
 }

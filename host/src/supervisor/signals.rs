@@ -9,6 +9,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub enum Event {
     /// To stop, and the signal's name.
     Stop(&'static str),
+    /// To read everything again (SIGHUP).
+    Reload,
     /// Some child ended, or several.
     ChildEnded,
 }
@@ -43,17 +45,16 @@ impl Signals {
             biased;
             _ = self.terminate.recv() => Event::Stop("SIGTERM"),
             _ = self.interrupt.recv() => Event::Stop("SIGINT"),
-            _ = self.hangup.recv() => Event::Stop("SIGHUP"),
+            _ = self.hangup.recv() => Event::Reload,
             _ = self.child.recv() => Event::ChildEnded,
         }
     }
 
-    /// Waits for one that says to stop.
+    /// Waits for one that says to stop. What others said meanwhile is kept for [`next`](Self::next).
     pub async fn stop(&mut self) -> &'static str {
-        loop {
-            if let Event::Stop(name) = self.next().await {
-                return name;
-            }
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
         }
     }
 }

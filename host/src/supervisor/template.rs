@@ -1,7 +1,8 @@
 //! The template process, as the supervisor sees it: what workers are forked from.
 
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::process::{Child, ExitStatus};
 
 use anyhow::{Context, Result};
@@ -11,10 +12,14 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{Shutdown, shutdown};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::time::{Duration, timeout};
 
 use crate::processes::Engine;
 
-/// A template process that was started.
+/// How long one may take to say that it is there.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A template process that was started. Ends with its owner.
 #[derive(Debug)]
 pub struct Template {
     child: Child,
@@ -45,12 +50,20 @@ impl Template {
         Ok(received.map(|(report, _)| report))
     }
 
-    /// Gives it the module.
+    /// The version of its WasmEdge, which is the first that it says; `None` if it does not.
+    pub async fn hello(&self) -> Option<String> {
+        match timeout(HELLO_TIMEOUT, self.report()).await {
+            Ok(Ok(Some(Report::Hello { wasmedge }))) => Some(wasmedge),
+            _ => None,
+        }
+    }
+
+    /// Gives it the code.
     ///
     /// # Errors
     /// If it is gone, or the guest's environment is too large for one packet.
-    pub fn load(&self, plan: &Plan) -> io::Result<()> {
-        self.channel.get_ref().send(&Order::Load(plan.clone()), &[])
+    pub fn load(&self, plan: &Plan, code: &File) -> io::Result<()> {
+        self.channel.get_ref().send(&Order::Load(plan.clone()), &[code.as_fd()])
     }
 
     /// Orders a worker with these listeners.
@@ -74,13 +87,23 @@ impl Template {
     /// Ends it at once, and takes what it still had to say. A worker of its making that has not reported
     /// by then ends by itself, as it no longer can.
     pub fn end(mut self) -> Vec<Report> {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
         let _ = shutdown(self.channel.as_raw_fd(), Shutdown::Read);
         let mut reports = Vec::new();
         while let Ok(Some((report, _))) = self.channel.get_ref().receive() {
             reports.push(report);
         }
         reports
+    }
+
+    fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Template {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
