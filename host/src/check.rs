@@ -55,6 +55,13 @@ impl Findings {
             None => self.good("poll", "usher's own: idle connections cost nothing"),
             Some(why) => self.bad("poll", format_args!("{why}")),
         }
+        match about.landlock {
+            true => self.good("confinement", "workers can open their folders only, and start nothing"),
+            false => self.note(
+                "confinement",
+                "this kernel has no landlock: workers can start nothing, and open what their user can",
+            ),
+        }
         match processes::standin() {
             Some(path) => self.good("LLVM", format_args!("not loaded for serving ({} stands in)", path.display())),
             None => self.note("LLVM", "no stand-in: where WasmEdge loads LLVM, serving takes 40 MB more"),

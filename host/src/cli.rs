@@ -116,6 +116,9 @@ pub struct Serve {
     /// Whose poll the guest waits by: WasmEdge's own costs more with every connection
     #[arg(long, env = "USHER_POLL", value_name = "WHOSE", default_value = "usher")]
     pub poll: Poll,
+    /// Leave workers the rights that their guests have no use for: to all files, and to all system calls
+    #[arg(long, env = "USHER_UNCONFINED", value_parser = BoolishValueParser::new())]
+    pub unconfined: bool,
     #[command(flatten)]
     pub code: Code,
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use host::protocol::Grant;
 
 /// What the guest is given where nothing is asked for.
 pub const DEFAULT: &str = "data:./data";
@@ -58,11 +59,11 @@ impl Folder {
             .with_context(|| format!("cannot make the folder {}: give another with --dir", self.host.display()))
     }
 
-    /// The form that WasmEdge wants, once the folder turned out to be there.
+    /// What the guest is given, once the folder turned out to be there.
     ///
     /// # Errors
     /// If it is missing or not a folder, or may not be used: WasmEdge would go on without it.
-    pub fn preopen(&self) -> Result<String> {
+    pub fn grant(&self) -> Result<Grant> {
         let host = self.host.display();
         let found = fs::canonicalize(&self.host)
             .with_context(|| format!("--dir: cannot use the folder {host}: make it, or correct its name"))?;
@@ -74,8 +75,7 @@ impl Folder {
             })?;
         }
         let found = found.to_str().with_context(|| format!("--dir: the name of {host} is not UTF-8"))?;
-        let suffix = if self.read_only { ":readonly" } else { "" };
-        Ok(format!("{}:{found}{suffix}", self.guest))
+        Ok(Grant { guest: self.guest.clone(), host: found.to_owned(), read_only: self.read_only })
     }
 }
 
@@ -113,12 +113,12 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let missing = parent.path().join("data");
         let folder = Folder::parse(&format!("data:{}", missing.display())).unwrap();
-        let error = format!("{:#}", folder.preopen().unwrap_err());
+        let error = format!("{:#}", folder.grant().unwrap_err());
         assert!(error.contains("make it"), "{error}");
         folder.make().unwrap();
-        assert!(folder.preopen().unwrap().starts_with("data:/"));
+        assert!(folder.grant().unwrap().host.ends_with("data"));
         fs::write(parent.path().join("file"), "").unwrap();
         let file = Folder::parse(&format!("data:{}/file", parent.path().display())).unwrap();
-        assert!(file.preopen().unwrap_err().to_string().contains("not a folder"));
+        assert!(file.grant().unwrap_err().to_string().contains("not a folder"));
     }
 }

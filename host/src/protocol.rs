@@ -27,10 +27,21 @@ pub struct Guest {
     pub arguments: Vec<String>,
     /// Its environment, each as NAME=VALUE.
     pub environment: Vec<String>,
-    /// Its folders, each as GUEST:HOST or GUEST:HOST:readonly.
-    pub folders: Vec<String>,
+    /// Its folders.
+    pub folders: Vec<Grant>,
     /// Whose `poll_oneoff` it gets.
     pub poll: Poll,
+}
+
+/// A folder that a guest is given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// Its name there.
+    pub guest: String,
+    /// Where it is, without links.
+    pub host: String,
+    /// Whether the guest cannot write there.
+    pub read_only: bool,
 }
 
 /// Whose `poll_oneoff` a guest gets.
@@ -49,6 +60,8 @@ pub struct Limits {
     pub memory_pages: u32,
     /// Descriptors at most; `None`: as many as the host itself.
     pub open_files: Option<u64>,
+    /// Whether it loses the rights that its guest has no use for.
+    pub confined: bool,
 }
 
 /// Everything that a template needs to make workers.
@@ -118,4 +131,6 @@ pub struct About {
     pub plugins: Vec<String>,
     /// Why functions of WASI cannot be replaced by ours.
     pub wasi: Option<String>,
+    /// Whether this kernel can confine workers to their folders.
+    pub landlock: bool,
 }

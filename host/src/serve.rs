@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, anyhow, bail};
-use host::protocol::{Limits, PAGE_BYTES};
+use host::protocol::{Grant, Limits, PAGE_BYTES};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use tokio::net::TcpListener;
@@ -68,11 +68,12 @@ impl Prepared {
         let admin = bind_admin(options.admin).context("--admin")?;
         user::become_user(user)?;
         // As the user who will use them.
-        let folders = preopens(folders)?;
+        let folders = grants(folders)?;
         let told = guest::told(options.drain, open_files, folders.len() as u64).to_vec();
         let limits = Limits {
             memory_pages: u32::try_from(options.memory.as_u64() / PAGE_BYTES)?,
             open_files: options.open_files,
+            confined: !options.unconfined,
         };
         let source = Source { options, engine, told, folders, limits };
         Ok(Self { source, fresh, wanted, slots, address, admin })
@@ -136,13 +137,13 @@ fn open_files(wanted: Option<u64>) -> Result<u64> {
     }
 }
 
-fn preopens(folders: Vec<Folder>) -> Result<Vec<String>> {
+fn grants(folders: Vec<Folder>) -> Result<Vec<Grant>> {
     if folders.is_empty() {
         let folder = Folder::parse(folders::DEFAULT)?;
         folder.make()?;
-        return Ok(vec![folder.preopen()?]);
+        return Ok(vec![folder.grant()?]);
     }
-    folders.iter().map(Folder::preopen).collect()
+    folders.iter().map(Folder::grant).collect()
 }
 
 fn bind_admin(address: SocketAddr) -> Result<std::net::TcpListener> {

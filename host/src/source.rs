@@ -5,7 +5,7 @@ use std::fs::File;
 
 use anyhow::{Context, Result, anyhow, bail};
 use aot_cache::Digest;
-use host::protocol::{Guest, Limits, Mode, Plan};
+use host::protocol::{Grant, Guest, Limits, Mode, Plan};
 use tokio::task::spawn_blocking;
 
 use crate::cli::Serve;
@@ -61,7 +61,7 @@ pub struct Source {
     /// The variables of the guest that usher decides, each as NAME=VALUE.
     pub told: Vec<String>,
     /// The folders of the guest.
-    pub folders: Vec<String>,
+    pub folders: Vec<Grant>,
     pub limits: Limits,
 }
 

@@ -63,6 +63,7 @@ mod tls;
 mod users;
 mod usher;
 mod usher_cache;
+mod usher_confine;
 mod usher_cpus;
 mod usher_drain;
 mod usher_poll;

@@ -3,6 +3,7 @@
 
 mod code;
 mod compiler;
+mod confine;
 mod template;
 mod trim;
 mod wasi;
@@ -46,6 +47,7 @@ fn about() -> Result<()> {
         wasmedge: CoreVersion::version_string(),
         plugins: PluginManager::names(),
         wasi: wasi::Wasi::try_out().err().map(|error| format!("{error:#}")),
+        landlock: confine::can_leave_files(),
     };
     serde_json::to_writer(io::stdout(), &about).context("cannot answer")
 }

@@ -11,6 +11,7 @@ use nix::unistd::{Pid, dup2_stdin, getpid};
 use wasmedge_sdk::{Store, Vm, WasmValue};
 
 use crate::code::Code;
+use crate::confine::confine;
 use crate::template::{end_with, set_title};
 use crate::wasi;
 
@@ -56,6 +57,9 @@ pub fn run(task: Task, channel: &Channel, code: &Code, plan: &Plan, supervisor: 
     dup2_stdin(File::open("/dev/null").context("cannot open /dev/null")?)?;
     if let Some(most) = plan.limits.open_files {
         limit_open_files(most)?;
+    }
+    if plan.limits.confined {
+        confine(&plan.guest.folders)?;
     }
     let mut given = plan.guest.clone();
     given.environment.extend(task.environment);

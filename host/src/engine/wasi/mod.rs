@@ -17,7 +17,7 @@ use std::os::fd::RawFd;
 use std::{mem, ptr};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use host::protocol::{Guest, Poll};
+use host::protocol::{Grant, Guest, Poll};
 use wasmedge_sdk::vm::SyncInst;
 use wasmedge_sdk::{AsInstance, FuncType, ValType};
 use wasmedge_sys::{Function, ffi};
@@ -63,7 +63,7 @@ impl Wasi {
     pub fn new(guest: &Guest, public: RawFd, control: RawFd) -> Result<Self> {
         let arguments = Strings::new(&guest.arguments)?;
         let environment = Strings::new(&guest.environment)?;
-        let folders = Strings::new(&guest.folders)?;
+        let folders = Strings::new(&guest.folders.iter().map(preopen).collect::<Vec<_>>())?;
         // The SDK has no way to choose the descriptors.
         // SAFETY: the pointers lead to that many NUL-terminated strings, which WasmEdge copies.
         let context = unsafe {
@@ -160,6 +160,12 @@ impl Drop for Wasi {
         // SAFETY: made by `new`, and owned by nobody else.
         unsafe { ffi::WasmEdge_ModuleInstanceDelete(self.context) }
     }
+}
+
+/// A folder in the words of WasmEdge.
+fn preopen(folder: &Grant) -> String {
+    let suffix = if folder.read_only { ":readonly" } else { "" };
+    format!("{}:{}{suffix}", folder.guest, folder.host)
 }
 
 /// Strings as C has them.
