@@ -1,6 +1,7 @@
 //! A guest whose process is stopped and goes on, or is looked into: both interrupt what WasmEdge waits for.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use harness::{Connections, Load, Runtime, Service, eventually, wire};
@@ -13,6 +14,8 @@ on_every_runtime!(
     a_service_that_is_stopped_and_continued_at_rest_answers_afterwards,
     a_service_that_is_traced_under_load_answers_everything,
     a_service_that_is_traced_at_rest_answers_afterwards,
+    a_service_that_is_frozen_under_load_answers_everything,
+    a_service_that_is_frozen_at_rest_answers_afterwards,
 );
 
 /// What the kernel says about a process.
@@ -76,6 +79,66 @@ fn a_service_that_is_traced_under_load_answers_everything(runtime: Runtime) {
 fn a_service_that_is_traced_at_rest_answers_afterwards(runtime: Runtime) {
     if traceable() {
         at_rest(runtime, look_into);
+    }
+}
+
+fn a_service_that_is_frozen_under_load_answers_everything(runtime: Runtime) {
+    if Freezer::exists() {
+        under_load(runtime, freeze);
+    }
+}
+
+fn a_service_that_is_frozen_at_rest_answers_afterwards(runtime: Runtime) {
+    if Freezer::exists() {
+        at_rest(runtime, freeze);
+    }
+}
+
+/// Freezes the process by its control group, as container engines pause one, and thaws it.
+fn freeze(service: &Service) {
+    let freezer = Freezer::around(service.pid());
+    freezer.set("FROZEN");
+    freezer.set("THAWED");
+}
+
+/// A control group (v1) with one process in it, which leaves it with the test.
+struct Freezer {
+    folder: PathBuf,
+    pid: u32,
+}
+
+impl Freezer {
+    const ROOT: &str = "/sys/fs/cgroup/freezer";
+
+    /// Where there are no such groups, or they may not be made, there is nothing to find out.
+    fn exists() -> bool {
+        let usable = fs::File::options().write(true).open(format!("{}/cgroup.procs", Self::ROOT)).is_ok();
+        if !usable {
+            println!("there are no control groups to freeze, or they may not be made");
+        }
+        usable
+    }
+
+    fn around(pid: u32) -> Self {
+        let folder = PathBuf::from(format!("{}/usher-{pid}", Self::ROOT));
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("cgroup.procs"), pid.to_string()).unwrap();
+        Self { folder, pid }
+    }
+
+    fn set(&self, state: &str) {
+        let file = self.folder.join("freezer.state");
+        fs::write(&file, state).unwrap();
+        eventually("the group has changed", || (fs::read_to_string(&file).unwrap().trim() == state).then_some(()));
+    }
+}
+
+impl Drop for Freezer {
+    fn drop(&mut self) {
+        // Only a group that is thawed lets its processes go.
+        let _ = fs::write(self.folder.join("freezer.state"), "THAWED");
+        let _ = fs::write(format!("{}/cgroup.procs", Self::ROOT), self.pid.to_string());
+        let _ = fs::remove_dir(&self.folder);
     }
 }
 

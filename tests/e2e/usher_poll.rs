@@ -1,7 +1,7 @@
 //! usher's own `poll_oneoff`: what a guest waits by.
 
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use harness::{
     Builder, Connections, Database, Load, Raw, Runtime, Service, Usage, eventually, long, raise_descriptor_limit, wire,
@@ -54,6 +54,29 @@ fn twenty_interruptions_under_load_do_no_harm() {
         assert_eq!(service.get("/api/users").status, 200);
         assert_eq!(service.workers(), before);
     }
+}
+
+#[test]
+fn times_are_kept_by_a_worker_that_is_stopped_and_continued() {
+    const LIMIT: Duration = Duration::from_secs(1);
+    let service = usher().env("HEAD_TIMEOUT", "1s").start();
+    let worker = worker(&service);
+    let since = Instant::now();
+    let mut connection = service.connect();
+    connection.send(b"GET / HTTP/1.1\r\n").unwrap();
+    connection.socket().set_nonblocking(true).unwrap();
+    let mut stops = 0;
+    eventually("it is answered", || {
+        kill_process(worker, Signal::STOP).unwrap();
+        kill_process(worker, Signal::CONT).unwrap();
+        stops += 1;
+        connection.socket().peek(&mut [0]).ok()
+    });
+    let took = since.elapsed();
+    connection.socket().set_nonblocking(false).unwrap();
+    assert_eq!(connection.reply().unwrap().status, 408);
+    assert!(stops >= 20, "{stops}");
+    assert!((LIMIT..2 * LIMIT).contains(&took), "{took:?}, stopped {stops} times");
 }
 
 #[test]
