@@ -81,6 +81,7 @@ enum Route {
     Livez,
     Readyz,
     Workers,
+    Stats,
     Metrics,
     Replace(usize),
     Reload,
@@ -92,6 +93,7 @@ impl Route {
             "/livez" => Self::Livez,
             "/readyz" => Self::Readyz,
             "/workers" => Self::Workers,
+            "/stats" => Self::Stats,
             "/metrics" => Self::Metrics,
             "/reload" => Self::Reload,
             _ => Self::Replace(path.strip_prefix("/workers/")?.strip_suffix("/replace")?.parse().ok()?),
@@ -100,7 +102,7 @@ impl Route {
 
     fn method(self) -> Method {
         match self {
-            Self::Livez | Self::Readyz | Self::Workers | Self::Metrics => Method::GET,
+            Self::Livez | Self::Readyz | Self::Workers | Self::Stats | Self::Metrics => Method::GET,
             Self::Replace(_) | Self::Reload => Method::POST,
         }
     }
@@ -110,7 +112,7 @@ type Answer = Response<Full<Bytes>>;
 
 async fn respond(request: &Request<Incoming>, sources: &Sources) -> Answer {
     let Some(route) = Route::of(request.uri().path()) else {
-        let known = "GET /livez, /readyz, /metrics and /workers, POST /workers/{n}/replace and /reload";
+        let known = "GET /livez, /readyz, /metrics, /stats and /workers, POST /workers/{n}/replace and /reload";
         return problem(StatusCode::NOT_FOUND, &format!("there is nothing at this path; there is {known}"));
     };
     if *request.method() != route.method() && !(request.method() == Method::HEAD && route.method() == Method::GET) {
@@ -131,6 +133,10 @@ async fn perform(route: Route, Sources { commands, ledger, facts }: &Sources) ->
             Readiness::NotReady(why) => problem(StatusCode::SERVICE_UNAVAILABLE, &why),
         },
         Route::Workers => json(StatusCode::OK, "application/json", &ask(commands, Command::Overview).await?.workers),
+        Route::Stats => {
+            let overview = ask(commands, Command::Overview).await?;
+            json(StatusCode::OK, "application/json", &metrics::stats(ledger, facts, overview).await)
+        }
         Route::Metrics => {
             let overview = ask(commands, Command::Overview).await?;
             let all = metrics::collect(ledger, facts, &overview).await;
@@ -185,6 +191,7 @@ mod tests {
     fn paths_lead_to_routes() {
         assert_eq!(Route::of("/workers"), Some(Route::Workers));
         assert_eq!(Route::of("/metrics"), Some(Route::Metrics));
+        assert_eq!(Route::of("/stats"), Some(Route::Stats));
         assert_eq!(Route::of("/workers/12/replace"), Some(Route::Replace(12)));
         assert_eq!(Route::of("/reload"), Some(Route::Reload));
         for path in ["/", "/workers/", "/workers/x/replace", "/workers/-1/replace", "/workers/1/replace/"] {

@@ -21,7 +21,8 @@ const USAGE: u8 = 2;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  stopped in an orderly way, or everything is well
-  1  could not go on: a crash loop, a failed compilation, not healthy, or ended at once by a second signal
+  1  could not go on: a crash loop, a failed compilation, not healthy, no usher to ask, or ended at once by a
+     second signal
   2  a wrong argument, setting, file or address";
 
 /// Runs a WebAssembly service: compiles it ahead of time, starts a sandboxed worker per core, and keeps
@@ -60,6 +61,9 @@ pub enum Command {
     /// Asks a running usher whether its service is ready
     #[command(after_help = EXIT_CODES)]
     Health(Health),
+    /// Shows how a running usher's workers are doing, until Ctrl-C
+    #[command(after_help = EXIT_CODES)]
+    Top(Top),
 }
 
 #[derive(Debug, Args)]
@@ -222,6 +226,19 @@ pub struct Health {
     pub timeout: Duration,
 }
 
+#[derive(Debug, Args)]
+pub struct Top {
+    /// The admin address of the running usher
+    #[arg(long, env = "USHER_ADMIN", value_name = "IP:PORT", default_value = "127.0.0.1:9090")]
+    pub admin: SocketAddr,
+    /// How often to look, and over which time rates and latencies are; from 100ms on
+    #[arg(long, env = "USHER_TOP_INTERVAL", value_name = "TIME", default_value = "1s", value_parser = interval)]
+    pub interval: Duration,
+    /// How many intervals to show before it ends [default: no end]
+    #[arg(long, env = "USHER_TOP_COUNT", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+}
+
 /// What the caller has to set right: ends with the exit code for that.
 #[derive(Debug)]
 pub struct UsageError(pub String);
@@ -253,6 +270,17 @@ fn duration(text: &str) -> Result<Duration, String> {
         return Err("it must be more than 0s and no more than a day".to_owned());
     }
     Ok(duration)
+}
+
+/// Shortest interval that makes sense: each look asks all workers.
+const INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = duration(text)?;
+    if interval < INTERVAL_MIN {
+        return Err("it must be 100ms at least".to_owned());
+    }
+    Ok(interval)
 }
 
 fn memory(text: &str) -> Result<ByteSize, String> {
@@ -301,6 +329,8 @@ mod tests {
         for text in ["", "0", "8GiB", "many"] {
             assert!(memory(text).is_err(), "{text}");
         }
+        assert_eq!(interval("100ms").unwrap(), Duration::from_millis(100));
+        assert!(interval("99ms").is_err());
         for text in ["", "10", "0s", "25h"] {
             assert!(duration(text).is_err(), "{text}");
         }

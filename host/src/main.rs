@@ -27,6 +27,7 @@ mod say;
 mod serve;
 mod source;
 mod supervisor;
+mod top;
 mod user;
 mod watch;
 
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         Command::Serve(options) => serve::run(options),
         Command::Check(options) => check::run(&options),
         Command::Health(options) => health::run(&options),
+        Command::Top(options) => top::run(&options),
     };
     result.unwrap_or_else(|error| {
         let _ = writeln!(io::stderr(), "error: {error:#}");

@@ -98,7 +98,12 @@ impl Prepared {
             admin: admin.local_addr()?.to_string(),
         };
         let ledger = Ledger::default();
-        let facts = Facts { wasmedge: first.wasmedge.clone(), poll: options.poll.name(), started };
+        let facts = Facts {
+            wasmedge: first.wasmedge.clone(),
+            poll: options.poll.name(),
+            address: greeting.address.clone(),
+            started,
+        };
         let sources = Sources { commands: orders, ledger: ledger.clone(), facts: Arc::new(facts) };
         tokio::spawn(admin::serve(admin, sources, options.drain));
         let inputs = Inputs { signals, commands, seen: watch::seen(options.watch.then_some(&options.module))? };

@@ -76,7 +76,7 @@ fn the_settings_are_those_of_the_module_with_their_defaults() {
     assert_eq!(listed, settings.len(), "the README lists a setting that is none");
 }
 
-/// What `usher serve --help` says of a flag, as the README's table begins a row: its name, its twin in
+/// What `usher serve --help` or another says of a flag, as the README's table begins a row: its name, its twin in
 /// the environment, and its default.
 fn row(line: &str) -> Option<String> {
     let (flag, about) = line.trim_start().split_once("  ")?;
@@ -88,20 +88,23 @@ fn row(line: &str) -> Option<String> {
 }
 
 #[test]
-fn the_flags_are_those_of_usher_serve_with_their_defaults() {
-    let mut usher = Command::new(artifacts::usher());
-    // Without the environment's values, which it would show.
-    let output = usher.args(["serve", "--help"]).env_clear().output().unwrap();
-    let help = String::from_utf8(output.stdout).unwrap();
-    let flags = help.lines().filter(|line| line.starts_with("  [") || line.trim_start().starts_with("--"));
-    let rows: Vec<String> = flags.filter_map(row).collect();
-    assert!(rows.len() > 10, "{help}");
-    for row in &rows {
-        assert!(README.contains(&format!("\n{row}")), "the README lacks {row}");
+fn the_flags_are_those_of_usher_with_their_defaults() {
+    for (command, number, least) in [("serve", 1, 11), ("top", 2, 3)] {
+        let mut usher = Command::new(artifacts::usher());
+        // Without the environment's values, which it would show.
+        let output = usher.args([command, "--help"]).env_clear().output().unwrap();
+        let help = String::from_utf8(output.stdout).unwrap();
+        let flags = help.lines().filter(|line| line.starts_with("  [") || line.trim_start().starts_with("--"));
+        let rows: Vec<String> = flags.filter_map(row).collect();
+        assert!(rows.len() >= least, "{help}");
+        let table = README.split("\n| flag | in the environment |").nth(number).unwrap();
+        let table = table.split("\n\n").next().unwrap();
+        for row in &rows {
+            assert!(table.contains(&format!("\n{row}")), "the README lacks {row}");
+        }
+        let listed = table.lines().filter(|line| line.starts_with("| `")).count();
+        assert_eq!(listed, rows.len(), "the README lists a flag of {command} that is none");
     }
-    let table = README.split("\n| flag | in the environment |").nth(1).unwrap().split("\n\n").next().unwrap();
-    let listed = table.lines().filter(|line| line.starts_with("| `")).count();
-    assert_eq!(listed, rows.len(), "the README lists a flag that is none");
 }
 
 fn metrics_section() -> &'static str {

@@ -31,6 +31,7 @@ pub use compiler::Compiler;
 pub use database::{Database, DatabaseBuilder, Session};
 pub use dns::{Dns, DnsAnswer};
 pub use flavour::Flavour;
+pub use lines::Lines;
 pub use load::{Connections, Load, Tally};
 pub use metrics::{Metrics, assert_well_formed};
 pub use modules::{make_module, variant};

@@ -44,12 +44,13 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    fn count(&self) -> f64 {
+    /// How many values there were.
+    pub fn count(&self) -> f64 {
         self.buckets.last().map_or(0.0, |(_, count)| *count)
     }
 
     /// Combines them number by number; where the bounds are others, the newer one counts.
-    fn combine(&mut self, newer: &Self, how: fn(f64, f64) -> f64) {
+    pub fn combine(&mut self, newer: &Self, how: fn(f64, f64) -> f64) {
         let bounds = |histogram: &Self| histogram.buckets.iter().map(|(bound, _)| bound.clone()).collect::<Vec<_>>();
         if bounds(self) != bounds(newer) {
             *self = newer.clone();
@@ -92,6 +93,24 @@ impl Exposition {
     /// Whether there is a family of that name.
     pub fn has(&self, name: &str) -> bool {
         self.0.contains_key(name)
+    }
+
+    /// The histograms of that name, if it is one of histograms.
+    pub fn histograms(&self, name: &str) -> impl Iterator<Item = (&Labels, &Histogram)> {
+        match self.0.get(name).map(|family| &family.series) {
+            Some(Series::Histograms(series)) => Some(series.iter()),
+            _ => None,
+        }
+        .into_iter()
+        .flatten()
+    }
+
+    /// The sum of the gauges of that name, if there are any.
+    pub fn gauge(&self, name: &str) -> Option<f64> {
+        match &self.0.get(name)?.series {
+            Series::Gauges(series) => Some(series.values().sum()),
+            _ => None,
+        }
     }
 
     /// Adds what another process counted. Its gauges are left out.

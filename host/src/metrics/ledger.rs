@@ -59,6 +59,11 @@ impl Ledger {
         all
     }
 
+    /// What a worker said last, while it lives.
+    pub fn said(&self, life: u64) -> Option<Exposition> {
+        self.book().accounts.get(&life).map(|account| account.said.clone())
+    }
+
     fn close(&self, life: u64) {
         let mut book = self.book();
         if let Some(account) = book.accounts.remove(&life) {

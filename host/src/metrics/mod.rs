@@ -4,8 +4,9 @@ mod exposition;
 mod ledger;
 mod own;
 mod parse;
+mod stats;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use tokio::time::timeout;
 pub use exposition::Exposition;
 pub use ledger::{Account, Ledger};
 pub use own::Facts;
+pub use stats::{Bucket, Requests, Stats, WorkerStats};
 
 use crate::supervisor::{Overview, Shown, State};
 use crate::{client, say};
@@ -54,15 +56,33 @@ async fn fetch(worker: SocketAddr, path: &str) -> Result<Exposition> {
 
 /// Asks all workers, and gives what there is to tell.
 pub async fn collect(ledger: &Ledger, facts: &Facts, overview: &Overview) -> Exposition {
-    let answered = ask_all(ledger, &overview.workers).await;
+    let answered = newest(&overview.workers, &ask_all(ledger, &overview.workers).await);
     let mut all = ledger.merged(&answered);
     // Last, so that no worker can say it in our place.
     own::tell(&mut all, facts, overview, &answered);
     all
 }
 
-/// Asks all workers at once. Gives the life of the newest one that answered, for each number.
-async fn ask_all(ledger: &Ledger, workers: &[Shown]) -> BTreeMap<usize, u64> {
+/// Asks all workers, and gives what each has to tell.
+pub async fn stats(ledger: &Ledger, facts: &Facts, overview: Overview) -> Stats {
+    let answered = ask_all(ledger, &overview.workers).await;
+    Stats::new(ledger, facts, overview, &answered)
+}
+
+/// Of the lives that answered, the newest one for each number.
+fn newest(workers: &[Shown], answered: &BTreeSet<u64>) -> BTreeMap<usize, u64> {
+    let mut newest = BTreeMap::new();
+    for (worker, life) in workers.iter().filter_map(|shown| Some((shown.worker, shown.process?.0))) {
+        if answered.contains(&life) {
+            let known = newest.entry(worker).or_insert(life);
+            *known = life.max(*known);
+        }
+    }
+    newest
+}
+
+/// Asks all workers at once. Gives the lives of those that answered.
+async fn ask_all(ledger: &Ledger, workers: &[Shown]) -> BTreeSet<u64> {
     let mut asked = JoinSet::new();
     // One that starts would answer later.
     for shown in workers.iter().filter(|shown| matches!(shown.state, State::Ready | State::Draining)) {
@@ -70,7 +90,7 @@ async fn ask_all(ledger: &Ledger, workers: &[Shown]) -> BTreeMap<usize, u64> {
         let (ledger, worker, lasts) = (ledger.clone(), shown.worker, shown.state == State::Ready);
         asked.spawn(async move {
             match ask(&ledger, life, control).await {
-                Ok(()) => Some((worker, life)),
+                Ok(()) => Some(life),
                 Err(error) => {
                     if lasts && ledger.blame(life) {
                         say::log(format_args!("worker {worker} does not say what it counted: {error:#}"));
@@ -80,12 +100,9 @@ async fn ask_all(ledger: &Ledger, workers: &[Shown]) -> BTreeMap<usize, u64> {
             }
         });
     }
-    let mut answered = BTreeMap::new();
+    let mut answered = BTreeSet::new();
     while let Some(result) = asked.join_next().await {
-        if let Ok(Some((worker, life))) = result {
-            let newest = answered.entry(worker).or_insert(life);
-            *newest = life.max(*newest);
-        }
+        answered.extend(result.ok().flatten());
     }
     answered
 }

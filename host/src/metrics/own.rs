@@ -15,6 +15,8 @@ pub struct Facts {
     pub wasmedge: String,
     /// Whose poll the guest waits by.
     pub poll: &'static str,
+    /// Where usher serves.
+    pub address: String,
     /// When usher started.
     pub started: SystemTime,
 }
@@ -60,7 +62,7 @@ fn memory_of_each(workers: &[Shown]) -> BTreeMap<Labels, f64> {
 }
 
 /// In bytes; `None` where the process has ended, or may not be looked into.
-fn proportional_memory(pid: i32) -> Option<u64> {
+pub fn proportional_memory(pid: i32) -> Option<u64> {
     let rollup = Process::new(pid).ok()?.smaps_rollup().ok()?;
     rollup.memory_map_rollup.iter().next()?.extension.map.get("Pss").copied()
 }
@@ -88,7 +90,8 @@ mod tests {
     }
 
     fn told(all: &str, draining: bool) -> String {
-        let facts = Facts { wasmedge: "0.17.1".to_owned(), poll: "usher", started: SystemTime::UNIX_EPOCH };
+        let (wasmedge, address, started) = ("0.17.1".to_owned(), String::new(), SystemTime::UNIX_EPOCH);
+        let facts = Facts { wasmedge, poll: "usher", address, started };
         let workers = vec![shown(0, State::Ready, 3), shown(0, State::Draining, 3), shown(1, State::Waiting, 1)];
         let mut all = parse(all).unwrap();
         tell(&mut all, &facts, &Overview { workers, draining }, &BTreeMap::from([(0, 7)]));

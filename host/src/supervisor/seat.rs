@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use nix::unistd::Pid;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant};
 
@@ -26,7 +26,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// What a worker is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum State {
     /// It was ordered, and does not serve yet.
     Starting,
@@ -111,14 +112,13 @@ impl Worker {
 }
 
 /// A worker as the admin address shows it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Shown {
     /// Its number.
     pub worker: usize,
     /// Its process, once it reported.
     pub pid: Option<i32>,
     /// What it is doing.
-    #[serde(serialize_with = "by_name")]
     pub state: State,
     /// RFC 3339, UTC.
     pub started: Option<String>,
@@ -131,10 +131,6 @@ pub struct Shown {
     /// Its life and where it is asked, if there is one.
     #[serde(skip)]
     pub process: Option<(u64, SocketAddr)>,
-}
-
-fn by_name<S: Serializer>(state: &State, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(state.name())
 }
 
 /// A slot and its workers.
