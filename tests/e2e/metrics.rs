@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use harness::{Connections, Database, Load, Metrics, Raw, Runtime, Service, ask, assert_well_formed, eventually, wire};
 use rustix::process::{Pid, Signal, kill_process};
