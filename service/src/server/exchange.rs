@@ -88,10 +88,22 @@ fn has_valid_host(request: &Request<Body>) -> bool {
 
 /// RFC 9110 §7.2: a host and, if any, a port in digits; nothing about a user.
 fn is_host(text: &[u8]) -> bool {
-    Authority::try_from(text).is_ok_and(|authority| {
-        let port = authority.as_str().strip_prefix(authority.host());
-        port.is_some_and(|port| port.strip_prefix(':').unwrap_or(port).bytes().all(|b| b.is_ascii_digit()))
-    })
+    is_plain_host(text)
+        || Authority::try_from(text).is_ok_and(|authority| {
+            authority.as_str().strip_prefix(authority.host()).is_some_and(|rest| is_port(rest.as_bytes()))
+        })
+}
+
+/// Whether it is a host as nearly all are, a name or an IPv4 address: told without the copy that others cost.
+fn is_plain_host(text: &[u8]) -> bool {
+    let is_of_a_name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+    let end = text.iter().position(|byte| !is_of_a_name(byte)).unwrap_or(text.len());
+    end > 0 && text.get(end..).is_some_and(is_port)
+}
+
+/// A colon and digits, or nothing at all.
+fn is_port(text: &[u8]) -> bool {
+    text.strip_prefix(b":").unwrap_or(text).iter().all(u8::is_ascii_digit)
 }
 
 /// Reads a body up to [`BODY_MAX`]. One that says beforehand that it is larger is not begun, so
@@ -129,5 +141,25 @@ async fn within<F: Future>(limit: Duration, future: F) -> Result<F::Output, Elap
     match poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await {
         Poll::Ready(output) => Ok(output),
         Poll::Pending => timeout(limit, future).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_host_is_a_host_and_no_other_is_taken_for_one() {
+        for host in ["x", "x.org", "x.org:80", "127.0.0.1:8080", "a-b.c:", "X:99999", "-", "x..y"] {
+            assert!(is_plain_host(host.as_bytes()), "{host}");
+            let authority = Authority::try_from(host).unwrap();
+            assert!(authority.as_str().strip_prefix(authority.host()).is_some_and(|rest| is_port(rest.as_bytes())));
+        }
+        for host in ["", ":80", "x:8o", "x y", "u@x", "[::1]:80", "x:80:80", "x/", "x%41"] {
+            assert!(!is_plain_host(host.as_bytes()), "{host}");
+        }
+        for (host, valid) in [("[::1]:80", true), ("a_b", true), ("u@x", false), (":80", true), ("x:8o", false)] {
+            assert_eq!(is_host(host.as_bytes()), valid, "{host}");
+        }
     }
 }
