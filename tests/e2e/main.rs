@@ -54,6 +54,7 @@ mod mysql;
 mod mysql_faults;
 mod mysql_locks;
 mod mysql_login;
+mod mysql_pressure;
 mod mysql_small;
 mod mysql_starts;
 mod readme;
