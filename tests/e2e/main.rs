@@ -68,6 +68,7 @@ mod usher_cpus;
 mod usher_drain;
 mod usher_poll;
 mod usher_reload;
+mod usher_soak;
 mod usher_transfer;
 mod usher_watch;
 mod workers;
