@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -27,6 +27,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time that a connection may last beyond a worker's drain, for which a replacement may wait: that a
 /// module is compiled may be waited for, too.
 const CONNECTION_MAX: Duration = Duration::from_secs(15 * 60);
+
+/// How long somebody should wait who asks when usher cannot do it, in whole seconds.
+const RETRY_LATER: HeaderValue = HeaderValue::from_static("1");
 
 /// Pause after an accept that failed, such as when there are no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -169,11 +172,15 @@ fn json(status: StatusCode, kind: &'static str, value: &impl serde::Serialize) -
     with_type(status, kind, body.into())
 }
 
-/// RFC 9457.
+/// RFC 9457; what passes says when to ask again.
 fn problem(status: StatusCode, detail: &str) -> Answer {
     let title = status.canonical_reason().unwrap_or_default();
     let value = json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail });
-    json(status, "application/problem+json", &value)
+    let mut answer = json(status, "application/problem+json", &value);
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        answer.headers_mut().insert(RETRY_AFTER, RETRY_LATER);
+    }
+    answer
 }
 
 fn with_type(status: StatusCode, kind: &'static str, body: Bytes) -> Answer {

@@ -66,7 +66,7 @@ async fn dispatch(app: &App, route: Route, request: &Request<Bytes>) -> Answer {
         (Route::About, &Method::GET | &Method::HEAD) => control::about(app, request),
         (Route::Drain, &Method::POST) => control::drain(app, request),
         (Route::Livez, &Method::GET | &Method::HEAD) => health::alive(),
-        (Route::Readyz, &Method::GET | &Method::HEAD) => health::ready(app).await,
+        (Route::Readyz, &Method::GET | &Method::HEAD) => health::ready(app, 0).await,
         (Route::Metrics, &Method::GET | &Method::HEAD) => metrics::all(app),
         (Route::Report, &Method::GET | &Method::HEAD) => metrics::last(app).await,
         _ => Err(Problem::new(Kind::MethodNotAllowed, "this path does not have that method; see Allow")
@@ -125,6 +125,18 @@ mod tests {
             assert_eq!(ask(&app, "GET", "/readyz").status(), StatusCode::SERVICE_UNAVAILABLE);
             assert_eq!(ask(&app, "GET", "/livez").status(), StatusCode::OK);
         }
+    }
+
+    #[test]
+    fn it_is_not_ready_while_clients_have_all_connections() {
+        let (app, _folder) = App::over_a_new_store();
+        let client = app.clients.enter();
+        let response = ask(&app, "GET", "/readyz");
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(value(&response)["type"], "urn:usher:problem:overloaded");
+        assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+        drop(client);
+        assert_eq!(ask(&app, "GET", "/readyz").status(), StatusCode::OK);
     }
 
     #[test]

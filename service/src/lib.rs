@@ -19,6 +19,7 @@ pub mod config;
 mod grants;
 pub mod handlers;
 pub mod json;
+pub mod occupancy;
 pub mod problem;
 pub mod resolver;
 pub mod routes;
@@ -32,6 +33,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use config::{Config, Limits};
+use occupancy::Occupancy;
 use store::Store;
 use telemetry::metrics::Metrics;
 
@@ -64,6 +66,8 @@ pub struct App {
     pub store: Store,
     /// What a connection may take.
     pub limits: Limits,
+    /// How many clients are connected, and how many may be.
+    pub clients: Occupancy,
     /// What is counted.
     pub metrics: Metrics,
     /// Whether everybody may see it: else only whoever reaches the control listener.
@@ -76,12 +80,13 @@ pub struct App {
 }
 
 impl App {
-    /// An application that serves from `store`.
-    pub fn new(store: Store, metrics: Metrics, config: &Config) -> Self {
+    /// An application that serves from `store`, to so many clients at once.
+    pub fn new(store: Store, metrics: Metrics, config: &Config, capacity: usize) -> Self {
         let (order, _) = watch::channel(None);
         Self {
             store,
             limits: config.limits.clone(),
+            clients: Occupancy::new(capacity),
             metrics,
             metrics_are_public: config.control.is_none(),
             store_name: config.store.to_string(),
@@ -181,6 +186,6 @@ impl App {
         let folder = tempfile::tempdir().unwrap();
         let metrics = Metrics::new().unwrap();
         let store = Store::open_embedded(folder.path(), &metrics).unwrap();
-        (Self::new(store, metrics, &Config::unconfigured()), folder)
+        (Self::new(store, metrics, &Config::unconfigured(), 1), folder)
     }
 }

@@ -59,7 +59,8 @@ async fn run(config: Config) -> Result<(), String> {
     // Whoever reads that we listen may tell us to stop.
     let stop = server::stop_signal();
     announce(&config, &public, control.as_ref());
-    server::serve(public, control, Arc::new(App::new(store, metrics, &config)), stop).await;
+    let app = App::new(store, metrics, &config, public.capacity());
+    server::serve(public, control, Arc::new(app), stop).await;
     Ok(())
 }
 

@@ -82,7 +82,7 @@ async fn dispatch(app: &App, route: Route<'_>, request: &Request<Bytes>) -> Answ
         (Route::User(id), &Method::PATCH) => users::patch(app, id, request).await,
         (Route::User(id), &Method::DELETE) => users::delete(app, id, request).await,
         (Route::Health | Route::Livez, &Method::GET | &Method::HEAD) => health::alive(),
-        (Route::Readyz, &Method::GET | &Method::HEAD) => health::ready(app).await,
+        (Route::Readyz, &Method::GET | &Method::HEAD) => health::ready(app, 1).await,
         (Route::Metrics, &Method::GET | &Method::HEAD) => metrics::all(app),
         (_, &Method::OPTIONS) => Ok(options(route)),
         _ => Err(Problem::new(Kind::MethodNotAllowed, "this path does not have that method; see Allow")
@@ -192,6 +192,20 @@ mod tests {
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(value(&response)["type"], "urn:usher:problem:not-ready");
         assert_eq!(ask(&app, "GET", "/livez", "").status(), StatusCode::OK);
+    }
+
+    #[test]
+    fn a_full_server_is_alive_and_not_ready() {
+        let (app, _folder) = App::over_a_new_store();
+        let asking = app.clients.enter();
+        assert_eq!(ask(&app, "GET", "/readyz", "").status(), StatusCode::OK, "its connection will be free again");
+        let _other = app.clients.enter();
+        let response = ask(&app, "GET", "/readyz", "");
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(value(&response)["type"], "urn:usher:problem:overloaded");
+        assert_eq!(ask(&app, "GET", "/livez", "").status(), StatusCode::OK);
+        drop(asking);
+        assert_eq!(ask(&app, "GET", "/readyz", "").status(), StatusCode::OK);
     }
 
     #[test]

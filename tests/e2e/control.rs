@@ -240,7 +240,8 @@ fn control_answers_while_the_public_capacity_is_exhausted(runtime: Runtime) {
     let _crowd: Vec<Raw> = (0..40).map(|_| service.connect()).collect();
     for _ in 0..3 {
         assert_eq!(ask(control, "GET", "/about").status, 200);
-        assert_eq!(ask(control, "GET", "/readyz").status, 200);
+        assert_eq!(ask(control, "GET", "/livez").status, 200);
+        assert_eq!(ask(control, "GET", "/readyz").problem(503).0, "overloaded");
     }
     assert_eq!(held.request(wire::get("/livez")).unwrap().status, 200);
 }

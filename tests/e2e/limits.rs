@@ -6,7 +6,9 @@ use std::io::{ErrorKind, Read};
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use harness::{Builder, Failed, Raw, Runtime, Service, eventually, raise_descriptor_limit, statuses, wire, within};
+use harness::{
+    Builder, Failed, Raw, Reply, Runtime, Service, ask, eventually, raise_descriptor_limit, statuses, wire, within,
+};
 use rustix::net::sockopt::set_socket_recv_buffer_size;
 use serde_json::Value;
 
@@ -187,9 +189,16 @@ fn a_client_that_never_reads_is_closed_and_costs_little() {
     service.assert_alive();
 }
 
+/// Asserts that a probe is told that the service takes no more connections for now.
+fn assert_full(reply: &Reply) {
+    let (kind, detail) = reply.problem(503);
+    assert_eq!((&*kind, &*detail), ("overloaded", "the server has as many connections as it can take"));
+    assert_eq!(reply.header("retry-after"), Some("1"));
+}
+
 fn beyond_the_limit_all_but_probes_are_told_to_come_back_later(runtime: Runtime) {
     const LIMIT: usize = 8;
-    let service = Service::builder(runtime).env("MAX_CONNECTIONS", LIMIT).start();
+    let service = Service::builder(runtime).controlled().env("MAX_CONNECTIONS", LIMIT).start();
     let hold = || {
         let mut connection = service.connect();
         assert_eq!(connection.request(wire::get("/api/users")).unwrap().status, 200);
@@ -205,9 +214,11 @@ fn beyond_the_limit_all_but_probes_are_told_to_come_back_later(runtime: Runtime)
             assert_eq!(reply.header("connection"), Some("close"));
             assert_eq!(connection.rest().unwrap(), "");
         }
-        for probe in ["/livez", "/readyz", "/api/health"] {
+        for probe in ["/livez", "/api/health"] {
             assert_eq!(service.connect().request(wire::get(probe)).unwrap().status, 200, "{probe}");
         }
+        assert_full(&service.connect().request(wire::get("/readyz")).unwrap());
+        assert_full(&ask(service.control(), "GET", "/readyz"));
     }
     // Those who were there first notice nothing.
     for connection in &mut held {
@@ -220,15 +231,17 @@ fn beyond_the_limit_all_but_probes_are_told_to_come_back_later(runtime: Runtime)
     eventually("a place that became free is given away", || (service.get("/api/users").status == 200).then_some(()));
     drop(held);
     eventually("all are free", || (service.get("/api/users").status == 200).then_some(()));
+    assert_eq!(service.get("/readyz").status, 200);
+    assert_eq!(ask(service.control(), "GET", "/readyz").status, 200);
 }
 
 #[test]
 fn silent_connections_beyond_the_limit_do_not_keep_probes_out() {
     let service = aot().env("MAX_CONNECTIONS", 4).start();
     let silent: Vec<Raw> = (0..100).map(|_| service.connect()).collect();
-    for probe in ["/livez", "/readyz"] {
+    for (probe, status) in [("/livez", 200), ("/readyz", 503)] {
         let started = Instant::now();
-        assert_eq!(service.connect().request(wire::get(probe)).unwrap().status, 200);
+        assert_eq!(service.connect().request(wire::get(probe)).unwrap().status, status);
         // A prober gives up after a second or a few.
         assert!(started.elapsed() < Duration::from_secs(5), "{probe}: {:?}", started.elapsed());
     }

@@ -3,7 +3,10 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use harness::{Connections, Database, Load, Raw, Runtime, Service, Usage, children, eventually, wire, within};
+use harness::{
+    Builder, Connections, Database, Load, Raw, Runtime, Service, Usage, children, eventually, proportional_kib, wire,
+    within,
+};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A service with two workers; the database ends after it.
@@ -14,12 +17,17 @@ struct Two {
 
 impl Two {
     fn start() -> Self {
+        Self::start_with(|builder| builder)
+    }
+
+    /// With more settings.
+    fn start_with(settings: impl FnOnce(Builder) -> Builder) -> Self {
         let database = Database::start();
-        let service = Service::builder(Runtime::Usher)
+        let builder = Service::builder(Runtime::Usher)
             .arg("--workers=2")
             .env("DATABASE_URL", database.url())
-            .env("LOG_LEVEL", "warn")
-            .start();
+            .env("LOG_LEVEL", "warn");
+        let service = settings(builder).start();
         service.ready_workers(2);
         Self { service, _database: database }
     }
@@ -56,6 +64,40 @@ fn connections_are_spread_evenly() {
 }
 
 #[test]
+fn usher_is_ready_until_all_workers_have_as_many_connections_as_they_can_take() {
+    const LIMIT: usize = 4;
+    let two = Two::start_with(|builder| builder.env("MAX_CONNECTIONS", LIMIT));
+    let readiness = || two.service.ask_usher("GET", "/readyz");
+    let mut held = Vec::new();
+    while held.len() < 2 * LIMIT {
+        assert_eq!(readiness().status, 200, "{} are held", held.len());
+        held.push(eventually("a worker takes one more", || {
+            let mut connection = two.service.connect();
+            (connection.request(wire::get("/api/users")).unwrap().status == 200).then_some(connection)
+        }));
+    }
+    let reply = readiness();
+    assert_eq!(reply.expect(503)["detail"], "the server has as many connections as it can take");
+    assert_eq!(reply.header("retry-after"), Some("1"));
+    assert_eq!(two.service.ask_usher("GET", "/livez").status, 200);
+    two.service.assert_alive();
+    drop(held);
+    eventually("it is ready again", || (readiness().status == 200).then_some(()));
+}
+
+#[test]
+fn a_reload_is_not_held_up_by_clients_who_fill_the_new_workers() {
+    let two = Two::start_with(|builder| builder.env("MAX_CONNECTIONS", 2).arg("--reload-timeout=5s"));
+    // What they are refused is not of interest here.
+    let load = Load::start(two.service.address(), 32, Connections::Fresh);
+    for _ in 0..3 {
+        load.answers(10);
+        two.service.ask_usher("POST", "/reload").expect(200);
+    }
+    load.finish();
+}
+
+#[test]
 fn processes_say_what_they_are_and_log_lines_which_worker_wrote_them() {
     let two = Two::start();
     assert!(template(&two.service).is_some());
@@ -74,13 +116,6 @@ fn processes_say_what_they_are_and_log_lines_which_worker_wrote_them() {
     }
 }
 
-/// A process's share of the memory that is in use, in KiB.
-fn proportional_kib(pid: i32) -> u64 {
-    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
-    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
-}
-
 #[test]
 fn two_workers_and_all_that_they_need_fit_into_25_megabytes() {
     let two = Two::start();
@@ -90,7 +125,7 @@ fn two_workers_and_all_that_they_need_fit_into_25_megabytes() {
     let usher = i32::try_from(two.service.pid()).unwrap();
     let all =
         two.service.workers().into_iter().map(|worker| worker.pid).chain([usher, template(&two.service).unwrap()]);
-    let shares: Vec<u64> = all.map(proportional_kib).collect();
+    let shares: Vec<u64> = all.map(|pid| proportional_kib(pid.unsigned_abs())).collect();
     assert!(shares.iter().sum::<u64>() < 25_000_000 / 1024, "KiB: {shares:?}");
 }
 

@@ -37,12 +37,24 @@ pub struct Tally {
 }
 
 impl Load {
-    /// Starts so many clients.
+    /// Starts so many clients, who ask for `/api/health`.
     pub fn start(address: SocketAddr, clients: usize, connections: Connections) -> Self {
+        Self::of(&[GET.to_owned()], address, clients, connections)
+    }
+
+    /// Starts so many clients, who send these requests in turn, each of which is answered with 200.
+    pub fn of(requests: &[String], address: SocketAddr, clients: usize, connections: Connections) -> Self {
         let (ended, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let client = |_| {
-            let (ended, answered) = (Arc::clone(&ended), Arc::clone(&answered));
-            thread::spawn(move || ask_on(address, connections, &ended, &answered))
+            let (ended, answered, requests) = (Arc::clone(&ended), Arc::clone(&answered), requests.to_vec());
+            thread::spawn(move || {
+                ask_on(
+                    address,
+                    connections,
+                    requests.iter().cycle().take_while(|_| !ended.load(Ordering::Relaxed)),
+                    &answered,
+                )
+            })
         };
         let clients = (0..clients).map(client).collect();
         Self { ended, answered, clients }
@@ -68,15 +80,20 @@ impl Load {
 }
 
 /// Ends, too, when nobody takes connections any more.
-fn ask_on(address: SocketAddr, connections: Connections, ended: &AtomicBool, answered: &AtomicUsize) -> Vec<String> {
+fn ask_on<'r>(
+    address: SocketAddr,
+    connections: Connections,
+    requests: impl Iterator<Item = &'r String>,
+    answered: &AtomicUsize,
+) -> Vec<String> {
     let mut failures = Vec::new();
     let mut kept: Option<Raw> = None;
-    while !ended.load(Ordering::Relaxed) {
+    for request in requests {
         let mut connection = match kept.take().map_or_else(|| Raw::connect(address), Ok) {
             Ok(connection) => connection,
             Err(_) => break,
         };
-        match ask(&mut connection) {
+        match ask(&mut connection, request) {
             Ok(goes_on) => {
                 answered.fetch_add(1, Ordering::Relaxed);
                 kept = Some(connection).filter(|_| goes_on && connections == Connections::Kept);
@@ -88,8 +105,8 @@ fn ask_on(address: SocketAddr, connections: Connections, ended: &AtomicBool, ans
 }
 
 /// Whether the connection can be used again.
-fn ask(connection: &mut Raw) -> Result<bool, String> {
-    let reply = connection.request(GET).map_err(|error: io::Error| format!("{error:?}"))?;
+fn ask(connection: &mut Raw, request: &str) -> Result<bool, String> {
+    let reply = connection.request(request).map_err(|error: io::Error| format!("{error:?}"))?;
     if reply.status != 200 {
         return Err(format!("status {}", reply.status));
     }

@@ -40,6 +40,23 @@ fn descriptors(pid: u32) -> usize {
     targets.filter(|target| !target.to_string_lossy().starts_with("anon_inode:")).count()
 }
 
+/// A process's share of the memory that is in use (PSS), in KiB.
+pub fn proportional_kib(pid: u32) -> u64 {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("the process runs");
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).expect("Pss");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+/// Processor time of a process's threads so far, to the nanosecond, where [`Usage`] has clock ticks.
+pub fn precise_cpu(pid: u32) -> Duration {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
+    // A thread may have ended meanwhile. The first number is the time that it ran.
+    let of = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("schedstat")).ok();
+    let stats = threads.filter_map(|thread| of(thread.ok()?));
+    let ran = |stat: String| stat.split(' ').next().and_then(|ran| ran.parse().ok()).expect("nanoseconds");
+    stats.map(|stat| Duration::from_nanos(ran(stat))).sum()
+}
+
 /// Lets this process, and what it starts from now on, open so many descriptors.
 pub fn raise_descriptor_limit(least: u64) {
     let limit = getrlimit(Resource::Nofile);

@@ -13,6 +13,9 @@ use crate::client::{self, Answer};
 /// Between one question whether a worker is ready and the next.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// The type of what a worker answers that has as many connections as it can take (RFC 9457).
+const OVERLOADED: &str = "urn:usher:problem:overloaded";
+
 /// What a worker says of itself.
 #[derive(Debug, Clone, Deserialize)]
 pub struct About {
@@ -45,7 +48,8 @@ pub async fn ready(worker: SocketAddr) -> Result<Answer> {
     client::request(worker, Method::GET, "/readyz").await
 }
 
-/// What a worker is, once it is ready for requests.
+/// What a worker is, once it is ready for requests. One that clients have filled meanwhile has been: a reload
+/// must not fail because many want to be served.
 ///
 /// # Errors
 /// If it is not by then: why not, in its own words.
@@ -55,7 +59,7 @@ pub async fn about_once_ready(worker: SocketAddr, within: Duration) -> Result<Ab
     let about = timeout_at(deadline, about(worker)).await.map_err(late)??;
     loop {
         let answer = timeout_at(deadline, ready(worker)).await.map_err(late)??;
-        if answer.status.is_success() {
+        if answer.status.is_success() || is_overloaded(&answer.body) {
             return Ok(about);
         }
         if Instant::now() + PAUSE >= deadline {
@@ -67,9 +71,17 @@ pub async fn about_once_ready(worker: SocketAddr, within: Duration) -> Result<Ab
 
 /// What a problem document says (RFC 9457), or the text as it is.
 pub fn detail(body: &[u8]) -> String {
-    let problem: Option<serde_json::Value> = serde_json::from_slice(body).ok();
-    let detail = problem.as_ref().and_then(|problem| problem.get("detail")?.as_str());
-    detail.map_or_else(|| String::from_utf8_lossy(body).trim().to_owned(), str::to_owned)
+    member(body, "detail").unwrap_or_else(|| String::from_utf8_lossy(body).trim().to_owned())
+}
+
+fn is_overloaded(body: &[u8]) -> bool {
+    member(body, "type").is_some_and(|kind| kind == OVERLOADED)
+}
+
+/// A member of a problem document that is a text.
+fn member(body: &[u8], name: &str) -> Option<String> {
+    let problem: serde_json::Value = serde_json::from_slice(body).ok()?;
+    Some(problem.get(name)?.as_str()?.to_owned())
 }
 
 /// Tells a worker to stop accepting, to finish what is in flight, and to end when it was asked for its report.
@@ -81,4 +93,19 @@ pub async fn drain(worker: SocketAddr, queued: Queued) -> Result<()> {
     let answer = client::request(worker, Method::POST, path).await?;
     ensure!(answer.status.is_success(), "the module does not take POST /drain ({})", answer.status);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_is_full_is_told_from_one_that_is_not_ready() {
+        let full = br#"{"type":"urn:usher:problem:overloaded","detail":"full"}"#;
+        assert!(is_overloaded(full));
+        assert_eq!(detail(full), "full");
+        for other in [&br#"{"type":"urn:usher:problem:not-ready"}"#[..], br#"{"type":1}"#, b"[]", b"not ready", b""] {
+            assert!(!is_overloaded(other), "{other:?}");
+        }
+    }
 }

@@ -13,10 +13,14 @@ pub fn alive() -> Answer {
     Ok(typed(StatusCode::OK, "text/plain; charset=utf-8", Bytes::from_static(b"OK")))
 }
 
-/// `GET /readyz`: requests can be served, or what keeps them from it.
-pub async fn ready(app: &App) -> Answer {
+/// `GET /readyz`: requests can be served, or what keeps them from it. Whoever asks has so many of the clients'
+/// connections itself, which will be free again.
+pub async fn ready(app: &App, own: usize) -> Answer {
     if app.is_draining() {
         return Err(Problem::new(Kind::NotReady, "the service is stopping"));
+    }
+    if app.clients.is_full_beside(own) {
+        return Err(Problem::new(Kind::Overloaded, "the server has as many connections as it can take"));
     }
     app.store.check().await.map_err(not_ready)?;
     alive()

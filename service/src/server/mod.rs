@@ -26,6 +26,7 @@ pub use listener::{ListenError, Listener};
 pub use stop::stop_signal;
 
 use crate::{App, Queued, Report};
+use front::Front;
 use throttle::Throttle;
 
 /// Connections beyond the capacity that are still taken, so that probes get through: anything
@@ -153,12 +154,16 @@ impl Server {
     }
 
     fn start(&mut self, stream: TcpStream, listener: &Listener) {
-        let capacity = listener.capacity();
-        let crowded = self.connections.len() >= capacity;
+        let (app, front, capacity) = (Arc::clone(&self.app), listener.front(), listener.capacity());
+        let crowded = front == Front::Public && app.clients.is_full();
         if crowded && self.crowded.permits() {
             tracing::warn!(capacity, "too many connections: all but probes are told to come back later");
         }
-        self.connections.spawn(connection::run(stream, Arc::clone(&self.app), listener.front(), crowded));
+        let place = (front == Front::Public).then(|| app.clients.enter());
+        self.connections.spawn(async move {
+            connection::run(stream, app, front, crowded).await;
+            drop(place);
+        });
     }
 
     /// No error of one accept ends the service or makes it spin.

@@ -112,6 +112,8 @@ pub struct PoolUsage {
     pub idle: usize,
     /// Operations that wait for a connection.
     pub waiting: usize,
+    /// Operations so far that got none because the wait was too long, or would have been.
+    pub timeouts: u64,
 }
 
 /// The store in use.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use ::metrics::{Gauge, Histogram, describe_gauge, gauge, histogram, with_local_recorder};
+use ::metrics::{Gauge, Histogram, counter, describe_counter, describe_gauge, gauge, histogram, with_local_recorder};
 use http::StatusCode;
 use metrics_prometheus::Recorder;
 use metrics_prometheus::failure::strategy::NoOp;
@@ -29,6 +29,7 @@ const OPEN_CONNECTIONS: &str = "http_server_open_connections";
 const OPERATION_DURATION: &str = "db_client_operation_duration_seconds";
 const POOL_CONNECTIONS: &str = "db_client_connections";
 const POOL_PENDING: &str = "db_client_connection_pending_requests";
+const POOL_TIMEOUTS: &str = "db_client_connection_timeouts_total";
 const START_TIME: &str = "process_start_time_seconds";
 const BUILD_INFO: &str = "usher_service_build_info";
 
@@ -68,7 +69,7 @@ impl Metrics {
             &["db_system_name", "db_operation_name"],
         )?)?;
         let (active_requests, open_connections) = with_local_recorder(&recorder, || {
-            describe_gauges();
+            describe_all();
             gauge!(START_TIME).set(seconds_since_epoch());
             gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
             (gauge!(ACTIVE_REQUESTS), gauge!(OPEN_CONNECTIONS))
@@ -122,22 +123,24 @@ impl Metrics {
     /// # Errors
     /// See [`MetricsError`].
     pub fn render(&self, pool: Option<PoolUsage>) -> Result<String, MetricsError> {
-        if let Some(PoolUsage { used, idle, waiting }) = pool {
+        if let Some(PoolUsage { used, idle, waiting, timeouts }) = pool {
             with_local_recorder(&self.recorder, || {
                 gauge!(POOL_CONNECTIONS, "db_client_connection_state" => "used").set(used as f64);
                 gauge!(POOL_CONNECTIONS, "db_client_connection_state" => "idle").set(idle as f64);
                 gauge!(POOL_PENDING).set(waiting as f64);
+                counter!(POOL_TIMEOUTS).absolute(timeouts);
             });
         }
         TextEncoder::new().encode_to_string(&self.recorder.registry().gather())
     }
 }
 
-fn describe_gauges() {
+fn describe_all() {
     describe_gauge!(ACTIVE_REQUESTS, "Requests that are being handled.");
     describe_gauge!(OPEN_CONNECTIONS, "Connections of clients that are open.");
     describe_gauge!(POOL_CONNECTIONS, "Connections to the database, by what they do.");
     describe_gauge!(POOL_PENDING, "Operations that wait for a connection to the database.");
+    describe_counter!(POOL_TIMEOUTS, "Operations that got no connection to the database in time.");
     describe_gauge!(START_TIME, "When the process started, in seconds since 1970.");
     describe_gauge!(BUILD_INFO, "1, with the version of the service.");
 }
@@ -264,11 +267,12 @@ mod tests {
     fn a_pool_has_gauges_and_no_pool_has_none() {
         let metrics = Metrics::new().unwrap();
         assert!(!rendered(&metrics).contains("db_client_connection"));
-        let text = metrics.render(Some(PoolUsage { used: 3, idle: 2, waiting: 1 })).unwrap();
+        let text = metrics.render(Some(PoolUsage { used: 3, idle: 2, waiting: 1, timeouts: 4 })).unwrap();
         for line in [
             "db_client_connections{db_client_connection_state=\"used\"} 3\n",
             "db_client_connections{db_client_connection_state=\"idle\"} 2\n",
             "db_client_connection_pending_requests 1\n",
+            "db_client_connection_timeouts_total 4\n",
         ] {
             assert!(text.contains(line), "{line}{text}");
         }
@@ -279,11 +283,11 @@ mod tests {
         let metrics = Metrics::new().unwrap();
         metrics.request("GET", "/livez", StatusCode::OK, Duration::ZERO);
         drop(metrics.operations("mysql"));
-        let text = metrics.render(Some(PoolUsage { used: 0, idle: 0, waiting: 0 })).unwrap();
+        let text = metrics.render(Some(PoolUsage { used: 0, idle: 0, waiting: 0, timeouts: 0 })).unwrap();
         let words = |line: &str| line.split(' ').nth(2).map(str::to_owned);
         let types: Vec<_> = text.lines().filter(|line| line.starts_with("# TYPE ")).filter_map(words).collect();
         let helps = text.lines().filter(|line| line.starts_with("# HELP ") && line.ends_with('.'));
         assert_eq!(helps.filter_map(words).collect::<Vec<_>>(), types);
-        assert_eq!(types.len(), 8, "{text}");
+        assert_eq!(types.len(), 9, "{text}");
     }
 }

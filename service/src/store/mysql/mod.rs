@@ -1,5 +1,6 @@
 //! The store people run in production: MySQL or MariaDB.
 
+mod admission;
 mod migrations;
 mod operations;
 mod pool;
@@ -66,7 +67,7 @@ enum Failure {
     NotFound,
     #[error("a row of the database is not as we write them: {0}")]
     BadRow(String),
-    #[error("no connection became free in time")]
+    #[error("no connection becomes free in time")]
     Busy,
     #[error("no answer in time")]
     Slow,
@@ -124,7 +125,8 @@ impl Failure {
             (Self::Unresolved(_), _) => "the database's name is not resolved",
             (Self::ReadOnly, _) | (_, Some(1290 | 1792 | 1836)) => "the database is read-only",
             (_, Some(1044 | 1045 | 1049 | 1142 | 1698)) => "the database denies access",
-            (Self::Busy, _) | (_, Some(1040 | 1203 | 1226 | 1461)) => "the database has no room for more connections",
+            (Self::Busy, _) => "more requests wait for the database than it can serve in time",
+            (_, Some(1040 | 1203 | 1226 | 1461)) => "the database has no room for more connections",
             (_, Some(1205 | 1213)) => "the database was held up by other changes",
             (Self::Slow, _) | (_, Some(1317 | 1969 | 3024)) => "the database does not answer in time",
             _ if self.is_of_ansi_quotes() => {

@@ -6,15 +6,17 @@
 //! an operation that ended well; every other is dropped.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts, OptsBuilder, SslOpts};
-use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::admission::Admission;
 use super::tls::Refusal;
 use super::{ATTEMPTS, Failure, MysqlConfig, TlsConfig};
 use crate::resolver::Resolver;
@@ -28,6 +30,9 @@ const STATEMENTS: usize = 32;
 /// a connection that was closed is replaced; saying so saves a query for each new connection.
 const PACKET_MAX: usize = 16 << 20;
 const SERVER_PATIENCE_SECS: usize = 28_800;
+
+/// How often in an operation's time it is judged whether going on to wait for a connection is worth it.
+const LOOKS: u32 = 10;
 
 /// What a connection must agree on with us, whatever the server's own defaults are: times in UTC,
 /// nothing cut short silently, every statement durable by itself, text in UTF-8, and bounds on what
@@ -63,8 +68,11 @@ pub struct Pool {
     tls: Option<TlsConfig>,
     places: Semaphore,
     size: usize,
-    /// How many operations wait for a place.
-    waiting: AtomicUsize,
+    /// Time for an operation.
+    deadline: Duration,
+    admission: Mutex<Admission>,
+    /// How many operations got no connection because they would have had to wait for too long.
+    timeouts: AtomicU64,
     idle: Mutex<Vec<Conn>>,
 }
 
@@ -75,7 +83,34 @@ pub struct Lease<'p> {
     pub connection: Conn,
     /// Whether it was made for this lease; an older one may have been closed by the server.
     is_new: bool,
-    _place: SemaphorePermit<'p>,
+    place: Place<'p>,
+}
+
+/// The right to one of the connections, until it is dropped.
+#[derive(Debug)]
+struct Place<'p> {
+    pool: &'p Pool,
+    /// When the operation began that is measured.
+    since: Instant,
+    /// Whether that came to its end.
+    is_done: bool,
+    _permit: SemaphorePermit<'p>,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        self.pool.admission().end(now, now.saturating_duration_since(self.since), self.is_done);
+    }
+}
+
+/// One who waits for a place, until it is dropped.
+struct Waiting<'p>(&'p Pool);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.admission().leave();
+    }
 }
 
 impl Pool {
@@ -101,7 +136,9 @@ impl Pool {
             tls,
             places: Semaphore::new(connections),
             size: connections,
-            waiting: AtomicUsize::new(0),
+            deadline,
+            admission: Mutex::new(Admission::new(connections, Instant::now())),
+            timeouts: AtomicU64::new(0),
             idle: Mutex::default(),
         }
     }
@@ -109,17 +146,24 @@ impl Pool {
     /// A connection, perhaps one that the server has closed meanwhile.
     ///
     /// # Errors
-    /// `Busy` or `Slow` when it takes too long, `Unresolved`, `Tls`; what the server says.
+    /// `Busy` when it would take too long, at once if that can be foreseen; `Slow`, `Unresolved`, `Tls`; what
+    /// the server says.
     pub async fn lease(&self, until: Instant) -> Result<Lease<'_>, Failure> {
-        let place = timeout_at(until, self.place()).await;
-        let place = place.ok().and_then(Result::ok).ok_or(Failure::Busy)?;
+        let Some(mut place) = self.place(until).await else {
+            self.timeouts.fetch_add(1, Ordering::Relaxed);
+            return Err(Failure::Busy);
+        };
         let idle = self.idle().pop();
         let is_new = idle.is_none();
         let connection = match idle {
             Some(connection) => connection,
             None => self.connect(until).await?,
         };
-        Ok(Lease { connection, is_new, _place: place })
+        if is_new {
+            // Most operations find a connection, so what it costs says nothing about the next.
+            place.since = Instant::now();
+        }
+        Ok(Lease { connection, is_new, place })
     }
 
     /// A connection that answers.
@@ -137,7 +181,9 @@ impl Pool {
 
     /// Takes a connection back whose last answer was read to its end.
     pub fn give_back(&self, lease: Lease<'_>) {
-        self.idle().push(lease.connection);
+        let Lease { connection, mut place, .. } = lease;
+        place.is_done = true;
+        self.idle().push(connection);
     }
 
     /// Closes all connections that are not in use.
@@ -150,7 +196,8 @@ impl Pool {
         PoolUsage {
             used: self.size.saturating_sub(self.places.available_permits()),
             idle: self.idle().len(),
-            waiting: self.waiting.load(Ordering::Relaxed),
+            waiting: self.admission().waiting(),
+            timeouts: self.timeouts.load(Ordering::Relaxed),
         }
     }
 
@@ -158,9 +205,36 @@ impl Pool {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn place(&self) -> Result<SemaphorePermit<'_>, AcquireError> {
-        let _waiting = Waiting::new(&self.waiting);
-        self.places.acquire().await
+    fn admission(&self) -> MutexGuard<'_, Admission> {
+        self.admission.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place, once there is one; `None` if waiting for it is not worth it, or no longer.
+    async fn place(&self, until: Instant) -> Option<Place<'_>> {
+        let permit = match self.places.try_acquire() {
+            Ok(permit) => permit,
+            Err(_) => self.wait(until).await?,
+        };
+        let now = Instant::now();
+        self.admission().grant(now);
+        Some(Place { pool: self, since: now, is_done: false, _permit: permit })
+    }
+
+    async fn wait(&self, until: Instant) -> Option<SemaphorePermit<'_>> {
+        let mut now = Instant::now();
+        let ticket = self.admission().join(now, until.saturating_duration_since(now))?;
+        let _waiting = Waiting(self);
+        let mut permit = pin!(self.places.acquire());
+        loop {
+            let look = until.min(now + self.deadline / LOOKS);
+            if let Ok(permit) = timeout_at(look, &mut permit).await {
+                return permit.ok();
+            }
+            now = Instant::now();
+            if !self.admission().is_worth_it(ticket, now, until.saturating_duration_since(now)) {
+                return None;
+            }
+        }
     }
 
     /// A connection to the first of the host's addresses that gives one. They are looked up each time:
@@ -188,22 +262,6 @@ impl Pool {
             None => Conn::new(options).await,
         };
         connected.map_err(|error| Refusal::of(&error).map_or_else(|| error.into(), Failure::Tls))
-    }
-}
-
-/// One who waits, for as long as it exists.
-struct Waiting<'p>(&'p AtomicUsize);
-
-impl<'p> Waiting<'p> {
-    fn new(all: &'p AtomicUsize) -> Self {
-        all.fetch_add(1, Ordering::Relaxed);
-        Self(all)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
