@@ -111,6 +111,14 @@ fn tests_wait_for_events(path: &str, text: &str) -> Vec<String> {
         .collect()
 }
 
+/// A claim whose test is gone is a claim without one. Tests are named as sentences, so that a name is told
+/// from other code by its length.
+fn named_tests_exist(path: &str, text: &str, tests: &BTreeSet<String>) -> Vec<String> {
+    let names = text.lines().enumerate().flat_map(|(number, line)| line.split('`').map(move |name| (number, name)));
+    let missing = names.filter(|(_, name)| is_name_of_a_test(name) && !tests.contains(*name));
+    missing.map(|(number, name)| offence(path, number + 1, "tests that are named exist", name)).collect()
+}
+
 fn no_registry_is_named(path: &str, text: &str, hosts: &BTreeSet<String>) -> Vec<String> {
     let lines = text.lines().enumerate();
     // The line itself is left out: the finding would repeat the name.
@@ -183,6 +191,13 @@ fn the_host_does_not_panic_and_its_functions_are_short() {
 fn tests_do_not_sleep() {
     let sources = rust_files(&root().join("tests"));
     report(sources.iter().flat_map(|(path, text)| tests_wait_for_events(path, text)));
+}
+
+#[test]
+fn each_test_that_the_security_page_names_exists() {
+    let text = fs::read_to_string(root().join("SECURITY.md")).unwrap();
+    assert!(text.split('`').filter(|name| is_name_of_a_test(name)).count() > 10);
+    report(named_tests_exist("SECURITY.md", &text, &functions()).into_iter());
 }
 
 #[test]
@@ -266,6 +281,14 @@ fn sleeping_tests_are_found_except_in_helpers() {
     assert_eq!(tests_wait_for_events("tests/tests/users.rs", text).len(), 1);
     assert!(tests_wait_for_events("tests/src/harness.rs", text).is_empty());
     assert!(tests_wait_for_events("tests/src/wait.rs", text).is_empty());
+}
+
+#[test]
+fn a_test_that_does_not_exist_is_found() {
+    let tests = BTreeSet::from(["a_guest_does_what_it_may".to_owned()]);
+    let text = "| it is | `x.rs`: `a_guest_does_what_it_may` |\n| it is | `a_guest_does_what_it_wants` |";
+    let found = named_tests_exist("SECURITY.md", text, &tests);
+    assert!(found.len() == 1 && found[0].contains("wants"), "{found:?}");
 }
 
 #[test]
@@ -363,6 +386,17 @@ fn has_word(text: &str, word: &str) -> bool {
     let part_of_word = |c: char| c.is_alphanumeric() || c == '_';
     text.match_indices(word)
         .any(|(at, _)| !text[..at].ends_with(part_of_word) && !text[at + word.len()..].starts_with(part_of_word))
+}
+
+fn is_name_of_a_test(text: &str) -> bool {
+    text.matches('_').count() >= 4 && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+}
+
+/// The names of all functions, tests among them.
+fn functions() -> BTreeSet<String> {
+    let sources = [SERVICE, HOST, "tests"].iter().flat_map(|folder| rust_files(&root().join(folder)));
+    let name = |line: &str| Some(line.trim_start().strip_prefix("fn ")?.split(['(', '<']).next()?.to_owned());
+    sources.flat_map(|(_, text)| text.lines().filter_map(name).collect::<Vec<_>>()).collect()
 }
 
 fn is_function_head(line: &str) -> bool {
