@@ -326,7 +326,8 @@ fn a_worker_that_does_not_answer_holds_up_nobody_for_long_and_what_it_said_count
     assert_eq!(metrics.value("usher_worker_up{worker=\"0\"}"), 0.0);
     assert_eq!(metrics.value("usher_worker_up{worker=\"1\"}"), 1.0);
     assert_eq!(metrics.all("http_server_open_connections").len(), 1);
-    assert!(service.log().contains("worker 0 does not say what it counted: no answer in time"), "{}", service.log());
+    let says = "worker 0 does not say what it counted: no answer in time";
+    eventually("the log says so", || service.log().contains(says).then_some(()));
     signal(stopped, Signal::CONT);
     eventually("it answers again", || {
         (service.ushers_metrics().value("usher_worker_up{worker=\"0\"}") == 1.0).then_some(())
