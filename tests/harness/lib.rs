@@ -35,7 +35,10 @@ pub use lines::Lines;
 pub use load::{Connections, Load, Tally};
 pub use metrics::{Metrics, assert_well_formed};
 pub use modules::{make_module, variant};
-pub use process::{Usage, can_have_own_mounts, children, precise_cpu, proportional_kib, raise_descriptor_limit};
+pub use process::{
+    Usage, can_have_own_mounts, children, precise_cpu, proportional_anonymous_kib, proportional_kib,
+    raise_descriptor_limit,
+};
 pub use proxy::{Proxy, Verdict, command, error_packet, ok_packet};
 pub use service::{Builder, Failed, Runtime, Service};
 pub use wait::{eventually, within};

@@ -40,11 +40,22 @@ fn descriptors(pid: u32) -> usize {
     targets.filter(|target| !target.to_string_lossy().starts_with("anon_inode:")).count()
 }
 
-/// A process's share of the memory that is in use (PSS), in KiB.
+/// A process's share of the memory that is in use (PSS), in KiB. The more processes have the same files, of
+/// other tests too, the less it is.
 pub fn proportional_kib(pid: u32) -> u64 {
+    share_kib(pid, "Pss:")
+}
+
+/// The part of that which is in no file, in KiB: shared only with the processes that it was forked from or that
+/// were forked from it.
+pub fn proportional_anonymous_kib(pid: u32) -> u64 {
+    share_kib(pid, "Pss_Anon:")
+}
+
+fn share_kib(pid: u32, field: &str) -> u64 {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("the process runs");
-    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).expect("Pss");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
+    let share = rollup.lines().find_map(|line| line.strip_prefix(field)).expect("the kernel tells it");
+    share.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
 /// Processor time of a process's threads so far, to the nanosecond, where [`Usage`] has clock ticks.
