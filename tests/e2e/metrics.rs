@@ -4,7 +4,9 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use harness::{Connections, Database, Load, Metrics, Raw, Runtime, Service, ask, assert_well_formed, eventually, wire};
+use harness::{
+    Connections, Database, Load, Metrics, Raw, Runtime, Service, ask, assert_well_formed, eventually, two_workers, wire,
+};
 use rustix::process::{Pid, Signal, kill_process};
 
 on_every_runtime!(requests_and_operations_are_counted);
@@ -167,18 +169,6 @@ fn connections_to_the_database_are_told_by_what_they_do(flavour: harness::Flavou
     let metrics = service.metrics();
     assert_eq!((metrics.operations("update", "mysql"), metrics.operations("get", "mysql")), (1.0, 2.0));
     assert_well_formed(&service.get("/metrics").body);
-}
-
-/// A service with two workers; the database ends after it.
-fn two_workers() -> (Service, Database) {
-    let database = Database::start();
-    let service = Service::builder(Runtime::Usher)
-        .arg("--workers=2")
-        .env("DATABASE_URL", database.url())
-        .env("LOG_LEVEL", "warn")
-        .start();
-    service.ready_workers(2);
-    (service, database)
 }
 
 fn signal(pid: i32, signal: Signal) {

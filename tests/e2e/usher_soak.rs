@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use harness::{
-    Connections, Database, Load, Raw, Runtime, Service, Usage, children, eventually, long, precise_cpu,
-    proportional_anonymous_kib, wire, within,
+    Connections, Database, Load, Raw, Service, Usage, children, eventually, long, precise_cpu,
+    proportional_anonymous_kib, shared, wire, within,
 };
 use serde_json::json;
 
@@ -14,12 +14,7 @@ const CONNECTIONS: usize = 4;
 
 /// usher with its workers ready, and user 1.
 fn service(database: &Database) -> Service {
-    let service = Service::builder(Runtime::Usher)
-        .arg(&format!("--workers={WORKERS}"))
-        .env("DATABASE_URL", database.url())
-        .env("DATABASE_CONNECTIONS", CONNECTIONS)
-        .env("LOG_LEVEL", "warn")
-        .start();
+    let service = shared(WORKERS, database).env("DATABASE_CONNECTIONS", CONNECTIONS).start();
     service.ready_workers(WORKERS);
     service.add_user("Ada", "ada@x.org");
     service

@@ -3,25 +3,13 @@
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Output, Stdio};
 
-use harness::{Connections, Database, Lines, Load, Runtime, Service, artifacts, children, eventually};
+use harness::{Connections, Lines, Load, Runtime, Service, artifacts, children, eventually, two_workers};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// The control sequences around what is drawn.
 const ENTER: &str = "\x1b[?1049h";
 const LEAVE: &str = "\x1b[?1049l";
 const CLEAR: &str = "\x1b[H\x1b[J";
-
-/// A service with two workers; the database ends after it.
-fn two_workers() -> (Service, Database) {
-    let database = Database::start();
-    let service = Service::builder(Runtime::Usher)
-        .arg("--workers=2")
-        .env("DATABASE_URL", database.url())
-        .env("LOG_LEVEL", "warn")
-        .start();
-    service.ready_workers(2);
-    (service, database)
-}
 
 fn top(admin: SocketAddr, arguments: &[&str]) -> Command {
     let mut command = Command::new(artifacts::usher());

@@ -4,8 +4,8 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use harness::{
-    Builder, Connections, Database, Load, Raw, Runtime, Service, Usage, children, eventually, proportional_kib, wire,
-    within,
+    Builder, Connections, Database, Load, Raw, Runtime, Service, Usage, children, eventually, proportional_kib, shared,
+    wire, within,
 };
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -23,11 +23,7 @@ impl Two {
     /// With more settings.
     fn start_with(settings: impl FnOnce(Builder) -> Builder) -> Self {
         let database = Database::start();
-        let builder = Service::builder(Runtime::Usher)
-            .arg("--workers=2")
-            .env("DATABASE_URL", database.url())
-            .env("LOG_LEVEL", "warn");
-        let service = settings(builder).start();
+        let service = settings(shared(2, &database)).start();
         service.ready_workers(2);
         Self { service, _database: database }
     }

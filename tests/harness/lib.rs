@@ -42,7 +42,7 @@ pub use process::{
 pub use proxy::{Proxy, Verdict, command, error_packet, ok_packet};
 pub use service::{Builder, Failed, Runtime, Service};
 pub use wait::{eventually, within};
-pub use workers::Worker;
+pub use workers::{Worker, shared, two_workers};
 
 /// Whether long tests are asked for (`cargo xtask test --long`).
 pub fn long() -> bool {

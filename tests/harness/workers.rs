@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 
-use crate::{Reply, Service, ask, eventually};
+use crate::{Builder, Database, Reply, Runtime, Service, ask, eventually};
 
 /// A worker, as the admin address tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,22 @@ pub struct Worker {
     pub generation: u64,
     /// The first digits of its module's digest.
     pub code: String,
+}
+
+/// A service by so many workers of usher that share a database.
+pub fn shared(workers: usize, database: &Database) -> Builder {
+    Service::builder(Runtime::Usher)
+        .arg(&format!("--workers={workers}"))
+        .env("DATABASE_URL", database.url())
+        .env("LOG_LEVEL", "warn")
+}
+
+/// Such a service with two workers that are ready; the database is to end after it.
+pub fn two_workers() -> (Service, Database) {
+    let database = Database::start();
+    let service = shared(2, &database).start();
+    service.ready_workers(2);
+    (service, database)
 }
 
 impl Service {
