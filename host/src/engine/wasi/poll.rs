@@ -160,8 +160,9 @@ pub struct Poller {
     others: Vec<usize>,
     /// The times that are waited for in this call, with their subscriptions.
     times: Vec<(usize, Instant)>,
-    /// The slots that are wanted in this call.
-    wanted: Vec<usize>,
+    /// The slots that are wanted in this call and not armed for it, to read and to write.
+    new_readers: Vec<usize>,
+    new_writers: Vec<usize>,
     writers: Vec<libc::pollfd>,
 }
 
@@ -217,7 +218,8 @@ impl Poller {
     fn take(&mut self, subscriptions: &[Subscription], native: impl Fn(u32) -> Option<RawFd>, events: &mut Vec<Event>) {
         self.call += 1;
         self.times.clear();
-        self.wanted.clear();
+        self.new_readers.clear();
+        self.new_writers.clear();
         self.others.clear();
         self.others.resize(subscriptions.len(), NONE);
         self.before.resize(subscriptions.len(), NONE);
@@ -284,7 +286,10 @@ impl Poller {
         }
         if state.call != self.call {
             (state.call, state.wanted, state.readers, state.writers) = (self.call, 0, NONE, NONE);
-            self.wanted.push(slot);
+        }
+        if direction & !state.wanted & !state.armed != 0 {
+            let new = if direction == READ { &mut self.new_readers } else { &mut self.new_writers };
+            new.push(slot);
         }
         state.wanted |= direction;
         let last = state.last(direction);
@@ -296,12 +301,13 @@ impl Poller {
 
     /// Tells the kernel of everybody who wants to read and whom it does not know yet.
     fn arm_readers(&mut self, events: &mut Vec<Event>) -> Result<(), Errno> {
-        for at in 0..self.wanted.len() {
-            let Some((index, slot)) = self.wanted_slot(at) else { continue };
-            if slot.wanted & READ & !slot.armed != 0 {
-                self.arm(index, READ, events)?;
+        let new = std::mem::take(&mut self.new_readers);
+        for index in &new {
+            if self.unarmed(*index, READ).is_some() {
+                self.arm(*index, READ, events)?;
             }
         }
+        self.new_readers = new;
         Ok(())
     }
 
@@ -309,13 +315,10 @@ impl Poller {
     fn ask_writers(&mut self, events: &mut Vec<Event>) -> Result<(), Errno> {
         self.writers.clear();
         let mut asked = Vec::new();
-        for at in 0..self.wanted.len() {
-            let Some((index, slot)) = self.wanted_slot(at) else { continue };
-            if slot.wanted & WRITE & !slot.armed != 0 {
-                let (fd, events) = (slot.native, libc::POLLOUT);
-                self.writers.push(libc::pollfd { fd, events, revents: 0 });
-                asked.push(index);
-            }
+        for index in &self.new_writers {
+            let Some(slot) = self.unarmed(*index, WRITE) else { continue };
+            self.writers.push(libc::pollfd { fd: slot.native, events: libc::POLLOUT, revents: 0 });
+            asked.push(*index);
         }
         if asked.is_empty() {
             return Ok(());
@@ -337,11 +340,12 @@ impl Poller {
         Ok(())
     }
 
-    fn wanted_slot(&self, at: usize) -> Option<(usize, &Slot)> {
-        let index = *self.wanted.get(at)?;
+    /// A slot, if it is still to be armed for a direction.
+    fn unarmed(&self, index: usize, direction: u32) -> Option<&Slot> {
         let slot = self.slots.get(index)?;
-        // Not one that turned out to be nothing to wait for.
-        (slot.call == self.call && !slot.plain).then_some((index, slot))
+        // Not one that turned out to be nothing to wait for, or whose descriptor became another's.
+        let waits = slot.call == self.call && !slot.plain && slot.wanted & direction & !slot.armed != 0;
+        waits.then_some(slot)
     }
 
     /// Adds a direction to what the kernel holds of a slot.
