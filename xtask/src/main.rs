@@ -37,6 +37,7 @@ mod run;
 mod setup;
 mod standin;
 mod system;
+mod tensorflow_lite;
 mod test;
 mod tools;
 mod unpacked;
@@ -63,7 +64,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Installs what is missing: the wasm target, clang, and WasmEdge in .tools/
+    /// Installs what is missing: the wasm target, clang, and WasmEdge and TensorFlow Lite in .tools/
     Setup,
     /// Builds the portable module, ./service.wasm
     Build,
