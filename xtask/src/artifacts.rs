@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::paths::Paths;
 use crate::versions::Versions;
-use crate::{aot, cargo, host, mariadb, module, mysql, promtool, wasmedge};
+use crate::{aot, cargo, host, mariadb, module, mysql, plugin, promtool, wasmedge};
 
 /// The service in each of its forms, and what runs it.
 pub struct Forms {
@@ -19,6 +19,7 @@ pub struct Forms {
     pub usher: PathBuf,
     pub wasmedge: PathBuf,
     pub native: PathBuf,
+    pub plugin: PathBuf,
 }
 
 /// Those, the oldest that has to do, the databases that the service can use, and what checks its metrics.
@@ -33,7 +34,7 @@ pub struct Artifacts {
 
 impl Artifacts {
     /// The variables by which the tests know them.
-    pub fn variables(&self) -> [(&'static str, &PathBuf); 11] {
+    pub fn variables(&self) -> [(&'static str, &PathBuf); 12] {
         let forms = &self.forms;
         [
             ("USHER_WASM", &forms.wasm),
@@ -45,6 +46,7 @@ impl Artifacts {
             ("USHER_OLDEST_AOT", &self.oldest_aot),
             ("USHER_OLDEST_WASMEDGE", &self.oldest_wasmedge),
             ("USHER_NATIVE", &forms.native),
+            ("USHER_PLUGIN", &forms.plugin),
             ("USHER_MARIADB", &self.mariadb),
             ("USHER_MYSQL", &self.mysql),
             ("USHER_PROMTOOL", &self.promtool),
@@ -81,6 +83,7 @@ pub fn forms(paths: &Paths) -> Result<Forms> {
 }
 
 fn forms_of(paths: &Paths, wasm: PathBuf) -> Result<Forms> {
+    let plugin = plugin::build(paths)?;
     let usher = host::build(paths)?;
     // A compiler uses one processor for a minute, and cargo can do with the others.
     let (aot, native) = thread::scope(|scope| {
@@ -95,6 +98,7 @@ fn forms_of(paths: &Paths, wasm: PathBuf) -> Result<Forms> {
         usher,
         wasmedge: paths.wasmedge_bin(),
         native,
+        plugin,
     })
 }
 

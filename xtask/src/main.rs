@@ -30,6 +30,7 @@ mod mariadb;
 mod module;
 mod mysql;
 mod paths;
+mod plugin;
 mod process;
 mod progress;
 mod promtool;
@@ -66,7 +67,7 @@ struct Arguments {
 enum Task {
     /// Installs what is missing: the wasm target, clang, and WasmEdge and TensorFlow Lite in .tools/
     Setup,
-    /// Builds the portable module, ./service.wasm
+    /// Builds the portable module, ./service.wasm, and the plugin by which it runs models
     Build,
     /// Compiles the module ahead of time for this machine and prints the result's path
     Aot {
@@ -124,6 +125,7 @@ fn perform(task: Task) -> Result<()> {
         Task::Build => {
             let module = module::build(&paths)?;
             eprintln!("{}: {}", module.display(), module::size_of(&module)?);
+            eprintln!("{}", plugin::build(&paths)?.display());
         }
         Task::Aot { module } => println!("{}", aot::of(&paths, module)?.display()),
         Task::Run { listen, interpret, env } => {

@@ -16,7 +16,7 @@ use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::paths::Paths;
-use crate::{files, host, module};
+use crate::{files, host, module, plugin};
 
 /// What the command line asks for.
 pub struct Options {
@@ -30,6 +30,7 @@ pub fn run(paths: &Paths, options: &Options) -> Result<()> {
     // Asked before the minutes that building may take.
     check_free(options.listen)?;
     let module = module::build(paths)?;
+    plugin::build(paths)?;
     let usher = host::build(paths)?;
     let (sender, events) = mpsc::channel();
     // Before the start, so that no signal is missed.
