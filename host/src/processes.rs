@@ -26,6 +26,15 @@ const BACKGROUND: libc::c_int = 5;
 /// The library that stands in for LLVM where code is only run; empty where there is none.
 const STANDIN: &str = env!("USHER_LLVM_STANDIN");
 
+/// What a template loads besides the module and WasmEdge.
+#[derive(Debug, Clone, Copy)]
+pub struct Loading {
+    /// LLVM, not what stands in for it.
+    pub real_llvm: bool,
+    /// The plugins that WasmEdge finds.
+    pub plugins: bool,
+}
+
 /// The engine: knows how to start each of its processes.
 #[derive(Debug, Clone)]
 pub struct Engine {
@@ -88,11 +97,16 @@ impl Engine {
     }
 
     /// Starts a template, connected to the channel returned.
-    pub fn template(&self, real_llvm: bool) -> Result<(Child, Channel)> {
+    pub fn template(&self, loading: Loading) -> Result<(Child, Channel)> {
         let (ours, theirs) = Channel::pair().context("cannot make a channel")?;
         let mut command = self.command(&["template"]);
+        if loading.plugins {
+            command.arg("--plugins");
+        }
         command.arg(std::process::id().to_string()).stdin(Stdio::from(OwnedFd::from(theirs)));
-        if !real_llvm && let Some(standin) = standin() {
+        if !loading.real_llvm
+            && let Some(standin) = standin()
+        {
             // Preloaded it is taken for the library that it is called after, wherever that is found.
             command.env("LD_PRELOAD", standin);
         }

@@ -30,11 +30,12 @@ pub struct Artifacts {
     mariadb: PathBuf,
     mysql: PathBuf,
     promtool: PathBuf,
+    plugin_guest: PathBuf,
 }
 
 impl Artifacts {
     /// The variables by which the tests know them.
-    pub fn variables(&self) -> [(&'static str, &PathBuf); 12] {
+    pub fn variables(&self) -> [(&'static str, &PathBuf); 13] {
         let forms = &self.forms;
         [
             ("USHER_WASM", &forms.wasm),
@@ -50,6 +51,7 @@ impl Artifacts {
             ("USHER_MARIADB", &self.mariadb),
             ("USHER_MYSQL", &self.mysql),
             ("USHER_PROMTOOL", &self.promtool),
+            ("USHER_PLUGIN_GUEST", &self.plugin_guest),
         ]
     }
 }
@@ -62,6 +64,7 @@ pub fn prepare(paths: &Paths) -> Result<Artifacts> {
     promtool::provide(paths, &versions.promtool)?;
     wasmedge::provide_oldest(paths, &versions.oldest_wasmedge)?;
     let wasm = module::build(paths)?;
+    let plugin_guest = plugin::guest(paths, &versions.rust.target)?;
     let (oldest_aot, forms) = thread::scope(|scope| {
         let oldest_aot = scope.spawn(|| aot::for_oldest(paths, &wasm));
         let forms = forms_of(paths, wasm.clone())?;
@@ -74,6 +77,7 @@ pub fn prepare(paths: &Paths) -> Result<Artifacts> {
         mariadb: paths.mariadb(),
         mysql: paths.mysql(),
         promtool: paths.promtool_bin(),
+        plugin_guest,
     })
 }
 

@@ -8,7 +8,10 @@ use anyhow::{Context, Result};
 use crate::paths::Paths;
 use crate::{cargo, files, module, setup};
 
-/// The package, and what its library is called, as the official plugin's is.
+/// The package of a guest that calls the plugin.
+const GUEST: &str = "plugin-guest";
+
+/// The plugin's package, and what its library is called, as the official plugin's is.
 const PACKAGE: &str = "plugin-tensorflow-lite";
 const LIBRARY: &str = "libwasmedgePluginWasmEdgeTensorflowLite.so";
 
@@ -26,6 +29,11 @@ pub fn build(paths: &Paths) -> Result<PathBuf> {
         install(&built, &paths.plugins().join(LIBRARY))?;
     }
     Ok(built)
+}
+
+/// Builds the guest by which the tests try it out.
+pub fn guest(paths: &Paths, target: &str) -> Result<PathBuf> {
+    cargo::build(paths, &["--release", "--package", GUEST, "--target", target], GUEST)
 }
 
 /// Whose the folder is where WasmEdge looks for plugins.

@@ -4,6 +4,7 @@
 mod code;
 mod compiler;
 mod confine;
+mod extension;
 mod template;
 mod trim;
 mod wasi;
@@ -36,16 +37,20 @@ fn perform(arguments: &[&str]) -> Result<()> {
         ["compile", module, compiled, level, target] => {
             compiler::compile(Path::new(module), Path::new(compiled), level, target)
         }
-        ["template", supervisor] => template::run(supervisor.parse().context("the supervisor's process id")?),
+        ["template", options @ .., supervisor] => {
+            let supervisor = supervisor.parse().context("the supervisor's process id")?;
+            template::run(supervisor, options.contains(&"--plugins"))
+        }
         _ => bail!("usher-engine is started by usher; see `usher --help`"),
     }
 }
 
 fn about() -> Result<()> {
-    PluginManager::load(None)?;
+    let models = extension::load()?;
     let about = About {
         wasmedge: CoreVersion::version_string(),
         plugins: PluginManager::names(),
+        models,
         wasi: wasi::Wasi::try_out().err().map(|error| format!("{error:#}")),
         landlock: confine::can_leave_files(),
     };
