@@ -10,12 +10,14 @@
 //!   many parameters as its type says, with room for its one result, and with a frame of the call that runs.
 //! - The state is freed by the module's finalizer, after which WasmEdge calls no function of that module.
 //! - A guest does not run while it calls, so that its memory is ours until the call returns; and it cannot grow or
-//!   go meanwhile. Of one call there is one [`Call`], which lends one part of the memory at a time.
+//!   go meanwhile. Of one call there is one [`Call`], which lends parts of the memory to read, or one to write.
 //! - What WasmEdge gives for an address and a length lies in the guest's memory as a whole, or is null.
 
+use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_void};
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::NonNull;
 use std::sync::Mutex;
 use std::{ptr, slice};
 
@@ -69,6 +71,7 @@ pub trait Extension: Sized + Send + 'static {
 #[derive(Debug)]
 pub struct Call<'a> {
     frame: *const ffi::CallingFrame,
+    memory: Cell<Option<NonNull<ffi::MemoryInstance>>>,
     parameters: &'a [ffi::Value],
 }
 
@@ -82,20 +85,34 @@ impl Call<'_> {
         })
     }
 
-    /// The part of the guest's memory whose address is one parameter and whose length is the next.
+    /// The part of the guest's memory whose address is one parameter and whose length is the next, to read.
+    ///
+    /// # Errors
+    /// If it is not all there.
+    pub fn bytes(&self, index: usize) -> Result<&[u8], Errno> {
+        let length = self.parameter(index + 1);
+        let start = self.pointer(self.parameter(index), length)?;
+        // SAFETY: see the module; as long as this is lent, nothing is lent to be written to.
+        Ok(unsafe { slice::from_raw_parts(start, length as usize) })
+    }
+
+    /// The same, to write.
     ///
     /// # Errors
     /// If it is not all there.
     pub fn buffer(&mut self, index: usize) -> Result<&mut [u8], Errno> {
-        self.memory(self.parameter(index), self.parameter(index + 1))
+        let length = self.parameter(index + 1);
+        let start = self.pointer(self.parameter(index), length)?;
+        // SAFETY: see the module; as long as this is lent, nothing else is.
+        Ok(unsafe { slice::from_raw_parts_mut(start, length as usize) })
     }
 
     /// Checks that a number can be stored where a parameter says.
     ///
     /// # Errors
     /// If not.
-    pub fn can_store(&mut self, index: usize) -> Outcome {
-        self.memory(self.parameter(index), 4).map(drop)
+    pub fn can_store(&self, index: usize) -> Outcome {
+        self.pointer(self.parameter(index), 4).map(drop)
     }
 
     /// Stores a number where a parameter says.
@@ -103,30 +120,34 @@ impl Call<'_> {
     /// # Errors
     /// If that is not in the guest's memory.
     pub fn store(&mut self, index: usize, number: u32) -> Outcome {
-        self.memory(self.parameter(index), 4)?.copy_from_slice(&number.to_le_bytes());
+        let place = self.pointer(self.parameter(index), 4)?.cast::<[u8; 4]>();
+        // SAFETY: as for `buffer`, and bytes have no alignment.
+        unsafe { place.write(number.to_le_bytes()) };
         Ok(())
     }
 
-    fn memory(&mut self, address: u32, length: u32) -> Result<&mut [u8], Errno> {
+    /// Where a part of the guest's memory lies; anywhere, if it is empty.
+    fn pointer(&self, address: u32, length: u32) -> Result<*mut u8, Errno> {
         if u64::from(address) + u64::from(length) > 1 << 32 {
             return Err(Errno::MissingMemory);
         }
-        // SAFETY: see the module. 0.14 takes the two as 32 bit numbers, in the same registers.
-        unsafe {
-            let memory = ffi::WasmEdge_CallingFrameGetMemoryInstance(self.frame, 0);
-            if memory.is_null() {
-                return Err(Errno::MissingMemory);
-            }
-            // Of nothing WasmEdge has no pointer, or one past the end.
-            if length == 0 {
-                return Ok(&mut []);
-            }
-            let start = ffi::WasmEdge_MemoryInstanceGetPointer(memory, address.into(), length.into());
-            if start.is_null() {
-                return Err(Errno::MissingMemory);
-            }
-            Ok(slice::from_raw_parts_mut(start, length as usize))
+        let memory = self.memory().ok_or(Errno::MissingMemory)?;
+        // Of nothing WasmEdge has no pointer, or one past the end.
+        if length == 0 {
+            return Ok(ptr::dangling_mut());
         }
+        // SAFETY: see the module. 0.14 takes the two as 32 bit numbers, in the same registers.
+        let start = unsafe { ffi::WasmEdge_MemoryInstanceGetPointer(memory.as_ptr(), address.into(), length.into()) };
+        if start.is_null() { Err(Errno::MissingMemory) } else { Ok(start) }
+    }
+
+    /// The guest's memory, which is asked for once.
+    fn memory(&self) -> Option<NonNull<ffi::MemoryInstance>> {
+        if self.memory.get().is_none() {
+            // SAFETY: the frame is of this call.
+            self.memory.set(NonNull::new(unsafe { ffi::WasmEdge_CallingFrameGetMemoryInstance(self.frame, 0) }));
+        }
+        self.memory.get()
     }
 }
 
@@ -226,7 +247,7 @@ unsafe extern "C" fn enter<E: Extension>(
             slice::from_raw_parts(parameters, count as usize),
         )
     };
-    let mut call = Call { frame, parameters };
+    let mut call = Call { frame, memory: Cell::new(None), parameters };
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         // A state that a panic was in the middle of is not used again.
         let mut state = state.lock().map_err(|_| Errno::RuntimeError)?;

@@ -295,6 +295,23 @@ mod tests {
     }
 
     #[test]
+    fn a_child_ends_with_its_parent() {
+        let (held, holder) = pipe().unwrap();
+        let hangs = || {
+            loop {
+                std::hint::spin_loop();
+            }
+        };
+        // The outer one is ended by its timer, while the inner one has much more time.
+        assert_eq!(rehearsed(|| rehearse(60 * SECOND, DATA_BYTES, hangs)), None);
+        drop(holder);
+        // Both had the other end.
+        let before = Instant::now();
+        assert_eq!(read(&held, &mut [0]), Ok(0));
+        assert!(before.elapsed() < 30 * SECOND);
+    }
+
+    #[test]
     fn no_child_is_left_behind() {
         // SAFETY: asks for what a child of this thread became, of which there is none.
         let none = || unsafe { libc::waitpid(-1, ptr::null_mut(), libc::WNOHANG | libc::__WNOTHREAD) };

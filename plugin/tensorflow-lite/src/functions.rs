@@ -32,7 +32,7 @@ impl Extension for TensorFlowLite {
 /// `(model, its length, where the handle goes)`
 fn create_session(this: &mut TensorFlowLite, call: &mut Call<'_>) -> Outcome {
     call.can_store(2)?;
-    let session = this.sessions.create(call.buffer(0)?).map_err(code)?;
+    let session = this.sessions.create(call.bytes(0)?).map_err(code)?;
     call.store(2, session)
 }
 
@@ -50,7 +50,7 @@ fn run_session(this: &mut TensorFlowLite, call: &mut Call<'_>) -> Outcome {
 fn get_output_tensor(this: &mut TensorFlowLite, call: &mut Call<'_>) -> Outcome {
     let session = this.sessions.get(call.parameter(0)).map_err(code)?;
     call.can_store(3)?;
-    let tensor = session.output_called(call.buffer(1)?).map_err(code)?;
+    let tensor = session.output_called(call.bytes(1)?).map_err(code)?;
     call.store(3, tensor)
 }
 
@@ -66,23 +66,24 @@ fn get_tensor_len(this: &mut TensorFlowLite, call: &mut Call<'_>) -> Outcome {
 /// tensor's length.
 fn get_tensor_data(this: &mut TensorFlowLite, call: &mut Call<'_>) -> Outcome {
     let session = this.sessions.get(call.parameter(0)).map_err(code)?;
-    call.buffer(2)?;
     call.can_store(4)?;
-    let data = session.output(call.parameter(1)).map_err(code)?;
-    if data.len() != call.parameter(3) as usize {
+    let tensor = call.parameter(1);
+    let buffer = call.buffer(2)?;
+    let data = session.output(tensor).map_err(code)?;
+    if data.len() != buffer.len() {
         call.store(4, 0)?;
         return Err(Errno::InvalidArgument);
     }
-    call.buffer(2)?.copy_from_slice(data);
+    buffer.copy_from_slice(data);
     call.store(4, call.parameter(3))
 }
 
 /// `(session, name, its length, data, its length)`
 fn append_input(this: &mut TensorFlowLite, call: &mut Call<'_>) -> Outcome {
     let session = this.sessions.get_mut(call.parameter(0)).map_err(code)?;
-    call.buffer(3)?;
-    let input = session.input_called(call.buffer(1)?).map_err(code)?;
-    session.set_input(input, call.buffer(3)?).map_err(code)
+    let (name, data) = (call.bytes(1)?, call.bytes(3)?);
+    let input = session.input_called(name).map_err(code)?;
+    session.set_input(input, data).map_err(code)
 }
 
 /// The official codes for what can be wrong.

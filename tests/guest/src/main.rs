@@ -2,7 +2,7 @@
 //! went well. Its folder is that of the models.
 //!
 //! Arguments: none for the cases; `leaks`: sessions that come and go, for somebody who watches the memory; `refused`:
-//! what becomes of a right call; `speed ROUNDS`.
+//! what becomes of a right call; `speed MODEL ROUNDS OUTPUT INPUT=BYTES…`.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a panic is how a test fails")]
 #![allow(clippy::print_stderr, reason = "a test reads it; under usher there is no standard output")]
 #![cfg_attr(target_family = "wasm", allow(clippy::cast_possible_truncation, reason = "addresses have 32 bits here"))]
@@ -20,8 +20,10 @@ fn main() {
         [] => cases(&cases::Models { digits: read("digits"), diabetes: read("diabetes") }),
         ["leaks"] => leaks(&read("digits")),
         ["refused"] => eprintln!("{:?}", extension::create(&read("digits"))),
-        ["speed", rounds] => speed(&read("digits"), rounds.parse().unwrap()),
-        _ => panic!("leaks, refused, or speed ROUNDS"),
+        ["speed", model, rounds, output, ref inputs @ ..] => {
+            speed(&read(model), rounds.parse().unwrap(), output, inputs);
+        }
+        _ => panic!("leaks, refused, or speed MODEL ROUNDS OUTPUT INPUT=BYTES…"),
     }
 }
 
@@ -62,18 +64,25 @@ fn leaks(model: &[u8]) {
     }
 }
 
-/// Nanoseconds for giving an input, a run, and taking the output, on the average.
+/// Nanoseconds for giving the inputs, a run, and taking an output, on the average. Inputs are told as NAME=BYTES.
 #[cfg(target_family = "wasm")]
-fn speed(model: &[u8], rounds: u32) {
+fn speed(model: &[u8], rounds: u32, output: &str, inputs: &[&str]) {
     let session = extension::create(model).unwrap();
-    let row = [0; cases::PIXELS_BYTES];
-    let tensor = extension::output(session, "StatefulPartitionedCall:0").unwrap();
-    let mut output = [0; 40];
+    extension::run(session).unwrap();
+    let given = |input: &&str| {
+        let (name, bytes) = input.rsplit_once('=').unwrap();
+        (name.to_owned(), vec![0; bytes.parse().unwrap()])
+    };
+    let inputs: Vec<(String, Vec<u8>)> = inputs.iter().map(given).collect();
+    let tensor = extension::output(session, output).unwrap();
+    let mut taken = vec![0; extension::len(session, tensor).unwrap() as usize];
     let start = std::time::Instant::now();
     for _ in 0..rounds {
-        extension::append(session, cases::PIXELS, &row).unwrap();
+        for (name, data) in &inputs {
+            extension::append(session, name, data).unwrap();
+        }
         extension::run(session).unwrap();
-        extension::data(session, tensor, &mut output).unwrap();
+        extension::data(session, tensor, &mut taken).unwrap();
     }
     eprintln!("{}", (start.elapsed() / rounds).as_nanos());
 }
