@@ -416,7 +416,7 @@ fn is_name_of_a_test(text: &str) -> bool {
 
 /// The names of all functions, tests among them.
 fn functions() -> BTreeSet<String> {
-    let sources = [SERVICE, HOST, "tests"].iter().flat_map(|folder| rust_files(&root().join(folder)));
+    let sources = [SERVICE, HOST, "plugin", "tests"].iter().flat_map(|folder| rust_files(&root().join(folder)));
     let name = |line: &str| Some(line.trim_start().strip_prefix("fn ")?.split(['(', '<']).next()?.to_owned());
     sources.flat_map(|(_, text)| text.lines().filter_map(name).collect::<Vec<_>>()).collect()
 }

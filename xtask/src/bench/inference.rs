@@ -18,10 +18,10 @@ use crate::{cargo, files, plugin};
 #[derive(Debug, Args)]
 pub struct Options {
     /// How often each is measured; in a round, one after the other
-    #[arg(long, value_name = "N", default_value_t = 15)]
+    #[arg(long, value_name = "N", default_value_t = 40)]
     rounds: u32,
     /// How many inferences are measured in a round
-    #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 3_000, value_parser = clap::value_parser!(u32).range(1..))]
     inferences: u32,
 }
 
