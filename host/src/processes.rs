@@ -1,7 +1,7 @@
 //! Starting the engine's processes: the other program of this package, which has WasmEdge in it.
 
 use std::env;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -67,6 +67,8 @@ impl Engine {
         if !output.status.success() {
             bail!(self.broken(&String::from_utf8_lossy(&output.stderr)));
         }
+        // Such as of a plugin that WasmEdge cannot load.
+        let _ = io::stderr().write_all(&output.stderr);
         serde_json::from_slice(&output.stdout).with_context(|| format!("{} said nonsense", self.program.display()))
     }
 

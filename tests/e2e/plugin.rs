@@ -101,6 +101,19 @@ fn without_plugins_a_guest_of_usher_starts_and_is_refused() {
 }
 
 #[test]
+fn a_plugin_that_cannot_be_loaded_is_told_and_does_no_harm() {
+    let folder = tempfile::tempdir().unwrap();
+    let broken = folder.path().join("libwasmedgePluginBroken.so");
+    fs::write(&broken, "no library").unwrap();
+    let check = Command::new(artifacts::usher()).arg("check").env("WASMEDGE_PLUGIN_PATH", &broken).output().unwrap();
+    assert!(check.status.success(), "{check:?}");
+    let told = |text: &[u8]| String::from_utf8_lossy(text).contains(&broken.display().to_string());
+    assert!(told(&check.stderr), "{check:?}");
+    let ended = under_usher(|usher| usher.env("WASMEDGE_PLUGIN_PATH", broken.display()));
+    assert!(ended.stderr.contains("ended with exit code 2"), "{}", ended.stderr);
+}
+
+#[test]
 fn usher_says_what_runs_models() {
     let plugin = fs::canonicalize(artifacts::plugin()).unwrap();
     let check = Command::new(artifacts::usher()).arg("check").env("WASMEDGE_PLUGIN_PATH", &plugin).output().unwrap();

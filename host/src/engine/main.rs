@@ -10,12 +10,15 @@ mod trim;
 mod wasi;
 mod worker;
 
+use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use host::protocol::About;
+use nix::unistd::dup2_stdout;
 use wasmedge_sdk::plugin::PluginManager;
 use wasmedge_sdk::utils::CoreVersion;
 
@@ -46,6 +49,9 @@ fn perform(arguments: &[&str]) -> Result<()> {
 }
 
 fn about() -> Result<()> {
+    // What WasmEdge has to say of plugins that it cannot load, it says on standard output.
+    let answer = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    dup2_stdout(io::stderr())?;
     let models = extension::load()?;
     let about = About {
         wasmedge: CoreVersion::version_string(),
@@ -54,5 +60,5 @@ fn about() -> Result<()> {
         wasi: wasi::Wasi::try_out().err().map(|error| format!("{error:#}")),
         landlock: confine::can_leave_files(),
     };
-    serde_json::to_writer(io::stdout(), &about).context("cannot answer")
+    serde_json::to_writer(answer, &about).context("cannot answer")
 }
