@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use aot_cache::Cache;
+use host::protocol::NO_MODELS;
 use nix::sys::resource::{Resource, getrlimit};
 
 use crate::cli::Check;
@@ -11,9 +12,6 @@ use crate::cpus::Share;
 use crate::module::{Kind, Module};
 use crate::processes::{self, Engine};
 use crate::say;
-
-/// The extension by which a guest runs TensorFlow Lite models.
-const TENSORFLOW_LITE: &str = "wasmedge_tensorflowlite";
 
 /// Prints a line for each finding; fails if one of them keeps the service from running.
 pub fn run(options: &Check) -> Result<ExitCode> {
@@ -68,8 +66,9 @@ impl Findings {
         }
         let plugins = if about.plugins.is_empty() { "none".to_owned() } else { about.plugins.join(", ") };
         self.good("extensions", plugins);
-        if !about.plugins.iter().any(|name| name == TENSORFLOW_LITE) {
-            self.note("models", format_args!("cannot be run: there is no extension {TENSORFLOW_LITE}"));
+        match about.models {
+            Some(plugin) => self.good("models", format_args!("by {}", plugin.display())),
+            None => self.note("models", format_args!("cannot be run: {NO_MODELS}")),
         }
     }
 

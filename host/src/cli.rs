@@ -15,6 +15,8 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use host::protocol;
 
+use crate::processes::Loading;
+
 /// Exit code for settings, files and addresses that are wrong; clap's own for arguments.
 const USAGE: u8 = 2;
 
@@ -117,6 +119,9 @@ pub struct Serve {
     /// Load the real LLVM with WasmEdge, which serving does not need, instead of a stand-in: 40 MB more
     #[arg(long, env = "USHER_REAL_LLVM", value_parser = BoolishValueParser::new())]
     pub real_llvm: bool,
+    /// Load no plugin of WasmEdge: the guest starts all the same, and cannot run models
+    #[arg(long, env = "USHER_NO_PLUGINS", value_parser = BoolishValueParser::new())]
+    pub no_plugins: bool,
     /// Whose poll the guest waits by: WasmEdge's own costs more with every connection
     #[arg(long, env = "USHER_POLL", value_name = "WHOSE", default_value = "usher")]
     pub poll: Poll,
@@ -289,6 +294,13 @@ fn memory(text: &str) -> Result<ByteSize, String> {
         return Err("it must be from 1MiB to 4GiB".to_owned());
     }
     Ok(size)
+}
+
+impl Serve {
+    /// What the templates are to load.
+    pub fn loading(&self) -> Loading {
+        Loading { real_llvm: self.real_llvm, plugins: !self.no_plugins }
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Starting the engine's processes: the other program of this package, which has WasmEdge in it.
 
 use std::env;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -25,6 +25,15 @@ const BACKGROUND: libc::c_int = 5;
 
 /// The library that stands in for LLVM where code is only run; empty where there is none.
 const STANDIN: &str = env!("USHER_LLVM_STANDIN");
+
+/// What a template loads besides the module and WasmEdge.
+#[derive(Debug, Clone, Copy)]
+pub struct Loading {
+    /// LLVM, not what stands in for it.
+    pub real_llvm: bool,
+    /// The plugins that WasmEdge finds.
+    pub plugins: bool,
+}
 
 /// The engine: knows how to start each of its processes.
 #[derive(Debug, Clone)]
@@ -58,6 +67,8 @@ impl Engine {
         if !output.status.success() {
             bail!(self.broken(&String::from_utf8_lossy(&output.stderr)));
         }
+        // Such as of a plugin that WasmEdge cannot load.
+        let _ = io::stderr().write_all(&output.stderr);
         serde_json::from_slice(&output.stdout).with_context(|| format!("{} said nonsense", self.program.display()))
     }
 
@@ -88,11 +99,16 @@ impl Engine {
     }
 
     /// Starts a template, connected to the channel returned.
-    pub fn template(&self, real_llvm: bool) -> Result<(Child, Channel)> {
+    pub fn template(&self, loading: Loading) -> Result<(Child, Channel)> {
         let (ours, theirs) = Channel::pair().context("cannot make a channel")?;
         let mut command = self.command(&["template"]);
+        if loading.plugins {
+            command.arg("--plugins");
+        }
         command.arg(std::process::id().to_string()).stdin(Stdio::from(OwnedFd::from(theirs)));
-        if !real_llvm && let Some(standin) = standin() {
+        if !loading.real_llvm
+            && let Some(standin) = standin()
+        {
             // Preloaded it is taken for the library that it is called after, wherever that is found.
             command.env("LD_PRELOAD", standin);
         }

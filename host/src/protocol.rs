@@ -11,6 +11,10 @@ pub const TRAPPED: i32 = 70;
 /// Size of a page of a guest's memory in bytes (WebAssembly core specification §4.2.8).
 pub const PAGE_BYTES: u64 = 64 << 10;
 
+/// What to do where models cannot be run.
+pub const NO_MODELS: &str = "WasmEdge finds no plugin wasmedge_tensorflowlite; `cargo xtask build` makes one, and \
+                             WASMEDGE_PLUGIN_PATH says where it lies";
+
 /// How a module is executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {
@@ -100,7 +104,10 @@ pub enum Report {
         wasmedge: String,
     },
     /// The module is loaded.
-    Loaded,
+    Loaded {
+        /// Where the plugin lies that runs models; `None`: there is none.
+        models: Option<PathBuf>,
+    },
     /// The module cannot be loaded; the template ends.
     Refused {
         /// Why.
@@ -129,6 +136,8 @@ pub struct About {
     pub wasmedge: String,
     /// The names of the WasmEdge plugins that it finds.
     pub plugins: Vec<String>,
+    /// Where the one lies that runs models.
+    pub models: Option<PathBuf>,
     /// Why functions of WASI cannot be replaced by ours.
     pub wasi: Option<String>,
     /// Whether this kernel can confine workers to their folders.

@@ -57,6 +57,7 @@ mod mysql_login;
 mod mysql_pressure;
 mod mysql_small;
 mod mysql_starts;
+mod plugin;
 mod readme;
 mod signals;
 mod soak;

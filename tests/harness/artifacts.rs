@@ -68,6 +68,16 @@ pub fn promtool() -> PathBuf {
     artifact("USHER_PROMTOOL")
 }
 
+/// The plugin by which guests run models.
+pub fn plugin() -> PathBuf {
+    artifact("USHER_PLUGIN")
+}
+
+/// A guest that calls all that the plugin has.
+pub fn plugin_guest() -> PathBuf {
+    artifact("USHER_PLUGIN_GUEST")
+}
+
 /// MariaDB: programs in `bin`, a new data folder in `seed`.
 pub fn mariadb() -> PathBuf {
     artifact("USHER_MARIADB")

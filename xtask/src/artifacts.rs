@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::paths::Paths;
 use crate::versions::Versions;
-use crate::{aot, cargo, host, mariadb, module, mysql, promtool, wasmedge};
+use crate::{aot, cargo, host, mariadb, module, mysql, plugin, promtool, wasmedge};
 
 /// The service in each of its forms, and what runs it.
 pub struct Forms {
@@ -19,6 +19,7 @@ pub struct Forms {
     pub usher: PathBuf,
     pub wasmedge: PathBuf,
     pub native: PathBuf,
+    pub plugin: PathBuf,
 }
 
 /// Those, the oldest that has to do, the databases that the service can use, and what checks its metrics.
@@ -29,11 +30,12 @@ pub struct Artifacts {
     mariadb: PathBuf,
     mysql: PathBuf,
     promtool: PathBuf,
+    plugin_guest: PathBuf,
 }
 
 impl Artifacts {
     /// The variables by which the tests know them.
-    pub fn variables(&self) -> [(&'static str, &PathBuf); 11] {
+    pub fn variables(&self) -> [(&'static str, &PathBuf); 13] {
         let forms = &self.forms;
         [
             ("USHER_WASM", &forms.wasm),
@@ -45,9 +47,11 @@ impl Artifacts {
             ("USHER_OLDEST_AOT", &self.oldest_aot),
             ("USHER_OLDEST_WASMEDGE", &self.oldest_wasmedge),
             ("USHER_NATIVE", &forms.native),
+            ("USHER_PLUGIN", &forms.plugin),
             ("USHER_MARIADB", &self.mariadb),
             ("USHER_MYSQL", &self.mysql),
             ("USHER_PROMTOOL", &self.promtool),
+            ("USHER_PLUGIN_GUEST", &self.plugin_guest),
         ]
     }
 }
@@ -60,6 +64,7 @@ pub fn prepare(paths: &Paths) -> Result<Artifacts> {
     promtool::provide(paths, &versions.promtool)?;
     wasmedge::provide_oldest(paths, &versions.oldest_wasmedge)?;
     let wasm = module::build(paths)?;
+    let plugin_guest = plugin::guest(paths, &versions.rust.target)?;
     let (oldest_aot, forms) = thread::scope(|scope| {
         let oldest_aot = scope.spawn(|| aot::for_oldest(paths, &wasm));
         let forms = forms_of(paths, wasm.clone())?;
@@ -72,6 +77,7 @@ pub fn prepare(paths: &Paths) -> Result<Artifacts> {
         mariadb: paths.mariadb(),
         mysql: paths.mysql(),
         promtool: paths.promtool_bin(),
+        plugin_guest,
     })
 }
 
@@ -81,6 +87,7 @@ pub fn forms(paths: &Paths) -> Result<Forms> {
 }
 
 fn forms_of(paths: &Paths, wasm: PathBuf) -> Result<Forms> {
+    let plugin = plugin::build(paths)?;
     let usher = host::build(paths)?;
     // A compiler uses one processor for a minute, and cargo can do with the others.
     let (aot, native) = thread::scope(|scope| {
@@ -95,6 +102,7 @@ fn forms_of(paths: &Paths, wasm: PathBuf) -> Result<Forms> {
         usher,
         wasmedge: paths.wasmedge_bin(),
         native,
+        plugin,
     })
 }
 

@@ -3,7 +3,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -38,7 +38,8 @@ pub fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a `cargo build` and returns the executable that it made of the binary `name`.
+/// Runs a `cargo build` and returns what it made: the executable of the binary `name`, or the library whose file is
+/// called so.
 pub fn build(paths: &Paths, arguments: &[&str], name: &str) -> Result<PathBuf> {
     let mut command = cargo(paths, &["build"]);
     command.args(arguments);
@@ -46,10 +47,10 @@ pub fn build(paths: &Paths, arguments: &[&str], name: &str) -> Result<PathBuf> {
     command.arg("--message-format=json-render-diagnostics");
     let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
     let messages = child.stdout.take().context("cargo has no output")?;
-    let mut executable = None;
+    let mut executable: Option<PathBuf> = None;
     for line in BufReader::new(messages).lines() {
         let line = line.context("cannot read cargo's output")?;
-        executable = executable_in(&line).filter(|made| made.file_stem() == Some(name.as_ref())).or(executable);
+        executable = made_in(&line).into_iter().find(|made| is_called(made, name)).or(executable);
     }
     let status = child.wait().context("cargo is lost")?;
     ensure!(status.success(), "`{}` failed", self::line(&command));
@@ -66,10 +67,18 @@ fn line(command: &Command) -> String {
 #[derive(Deserialize)]
 struct Message {
     executable: Option<PathBuf>,
+    #[serde(default)]
+    filenames: Vec<PathBuf>,
 }
 
-fn executable_in(message: &str) -> Option<PathBuf> {
-    serde_json::from_str::<Message>(message).ok()?.executable
+/// The executable that a message tells of, and all other files.
+fn made_in(message: &str) -> Vec<PathBuf> {
+    let message = serde_json::from_str::<Message>(message).ok();
+    message.map(|message| message.executable.into_iter().chain(message.filenames).collect()).unwrap_or_default()
+}
+
+fn is_called(made: &Path, name: &str) -> bool {
+    [made.file_stem(), made.file_name()].contains(&Some(name.as_ref()))
 }
 
 #[cfg(test)]
@@ -77,12 +86,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_executable_is_found_among_the_messages() {
-        let artifact = r#"{"reason":"compiler-artifact","executable":"/t/service.wasm"}"#;
-        assert_eq!(executable_in(artifact).unwrap(), PathBuf::from("/t/service.wasm"));
-        assert_eq!(executable_in(r#"{"reason":"build-finished","success":true}"#), None);
-        assert_eq!(executable_in(r#"{"reason":"compiler-artifact","executable":null}"#), None);
-        assert_eq!(executable_in("not json"), None);
+    fn what_was_made_is_found_among_the_messages() {
+        let artifact = r#"{"reason":"compiler-artifact","filenames":["/t/x.rlib"],"executable":"/t/service.wasm"}"#;
+        assert_eq!(made_in(artifact), [PathBuf::from("/t/service.wasm"), PathBuf::from("/t/x.rlib")]);
+        assert!(made_in(r#"{"reason":"build-finished","success":true}"#).is_empty());
+        assert!(made_in("not json").is_empty());
+        assert!(is_called(Path::new("/t/service.wasm"), "service") && is_called(Path::new("/t/libx.so"), "libx.so"));
+        assert!(!is_called(Path::new("/t/libx.rlib"), "libx.so"));
     }
 
     #[test]

@@ -30,6 +30,7 @@ mod mariadb;
 mod module;
 mod mysql;
 mod paths;
+mod plugin;
 mod process;
 mod progress;
 mod promtool;
@@ -37,6 +38,7 @@ mod run;
 mod setup;
 mod standin;
 mod system;
+mod tensorflow_lite;
 mod test;
 mod tools;
 mod unpacked;
@@ -63,9 +65,9 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Installs what is missing: the wasm target, clang, and WasmEdge in .tools/
+    /// Installs what is missing: the wasm target, clang, and WasmEdge and TensorFlow Lite in .tools/
     Setup,
-    /// Builds the portable module, ./service.wasm
+    /// Builds the portable module, ./service.wasm, and the plugin by which it runs models
     Build,
     /// Compiles the module ahead of time for this machine and prints the result's path
     Aot {
@@ -123,6 +125,7 @@ fn perform(task: Task) -> Result<()> {
         Task::Build => {
             let module = module::build(&paths)?;
             eprintln!("{}: {}", module.display(), module::size_of(&module)?);
+            eprintln!("{}", plugin::build(&paths)?.display());
         }
         Task::Aot { module } => println!("{}", aot::of(&paths, module)?.display()),
         Task::Run { listen, interpret, env } => {

@@ -46,6 +46,11 @@ impl Paths {
         self.wasmedge().join("bin/wasmedge")
     }
 
+    /// Where WasmEdge looks for plugins.
+    pub fn plugins(&self) -> PathBuf {
+        self.wasmedge().join("plugin")
+    }
+
     /// A library that stands in for the LLVM that WasmEdge is linked with, where there is one.
     pub fn standin(&self) -> PathBuf {
         self.wasmedge().join("standin")
@@ -59,6 +64,11 @@ impl Paths {
     /// Its command line tool.
     pub fn oldest_wasmedge_bin(&self) -> PathBuf {
         self.oldest_wasmedge().join("bin/wasmedge")
+    }
+
+    /// TensorFlow Lite, which the plugin is linked with: its C library in `lib`.
+    pub fn tensorflow_lite(&self) -> PathBuf {
+        self.tools().join("tensorflow-lite")
     }
 
     /// MariaDB for tests: programs in `bin`, a new data folder in `seed`.

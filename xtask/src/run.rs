@@ -16,7 +16,7 @@ use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::paths::Paths;
-use crate::{files, host, module};
+use crate::{files, host, module, plugin};
 
 /// What the command line asks for.
 pub struct Options {
@@ -30,6 +30,7 @@ pub fn run(paths: &Paths, options: &Options) -> Result<()> {
     // Asked before the minutes that building may take.
     check_free(options.listen)?;
     let module = module::build(paths)?;
+    plugin::build(paths)?;
     let usher = host::build(paths)?;
     let (sender, events) = mpsc::channel();
     // Before the start, so that no signal is missed.
@@ -161,6 +162,7 @@ struct Greeting {
     open: String,
     store: String,
     admin: String,
+    models: String,
 }
 
 impl Greeting {
@@ -174,6 +176,8 @@ impl Greeting {
             about.trim_matches(['(', ')']).trim_start_matches("store: ").clone_into(&mut self.store);
         } else if let Some(address) = line.strip_prefix("admin on ") {
             address.clone_into(&mut self.admin);
+        } else if let Some(models) = line.strip_prefix("models ") {
+            models.clone_into(&mut self.models);
         } else if let Some((count, reason)) = workers(line) {
             return Some(self.text(count, reason));
         } else {
@@ -184,7 +188,7 @@ impl Greeting {
 
     /// What a newcomer needs to know.
     fn text(&self, workers: &str, reason: &str) -> String {
-        let Self { code, open, store, admin } = self;
+        let Self { code, open, store, admin, models } = self;
         format!(
             r#"
   The users service is ready:  {open}
@@ -193,6 +197,7 @@ impl Greeting {
   code     {code}
   workers  {workers}: {reason}
   admin    {admin}
+  models   {models}
 
   Try:
     curl {open}/api/users -H 'Content-Type: application/json' -d '{{"name":"Ada Lovelace","email":"ada@example.org"}}'
@@ -228,11 +233,12 @@ mod tests {
     const CODE: &str = "usher 0.1.0: service.wasm, compiled ahead of time (WasmEdge 0.17.1)";
     const LISTENING: &str = "listening on http://0.0.0.0:8080 (store: embedded in ./data)";
     const ADMIN: &str = "admin on http://127.0.0.1:9090";
+    const MODELS: &str = "models by /x/plugin.so";
 
     #[test]
     fn the_greeting_has_all_that_usher_says_and_three_things_to_try() {
         let mut greeting = Greeting::default();
-        for line in [CODE, LISTENING, ADMIN] {
+        for line in [CODE, LISTENING, ADMIN, MODELS] {
             assert_eq!(greeting.hear(line), None);
         }
         let text = greeting.hear("1 worker: only one can use the store").unwrap();
@@ -242,6 +248,7 @@ mod tests {
             "code     compiled ahead of time (WasmEdge 0.17.1)\n",
             "workers  1: only one can use the store\n",
             "admin    http://127.0.0.1:9090\n",
+            "models   by /x/plugin.so\n",
         ] {
             assert!(text.contains(expected), "{text}");
         }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use crate::paths::Paths;
 use crate::process::{capture, find_on_path};
 use crate::versions::Versions;
-use crate::{clang, files, progress, standin, system, wasmedge};
+use crate::{clang, files, progress, standin, system, tensorflow_lite, wasmedge};
 
 /// Brings the machine to where it can build and run the service; quick when it is there already.
 pub fn setup(paths: &Paths) -> Result<()> {
@@ -30,6 +30,9 @@ pub fn setup(paths: &Paths) -> Result<()> {
     if !standin::ready(paths) {
         standin::make(paths)?;
     }
+    if !tensorflow_lite::ready(paths, &versions.tensorflow_lite) {
+        tensorflow_lite::install(paths, &versions.tensorflow_lite)?;
+    }
     Ok(())
 }
 
@@ -44,7 +47,8 @@ fn complete(paths: &Paths, versions: &Versions) -> Result<bool> {
     Ok(has_target(&versions.rust.target)?
         && clang::present()?
         && wasmedge::ready(paths, &versions.wasmedge)
-        && standin::ready(paths))
+        && standin::ready(paths)
+        && tensorflow_lite::ready(paths, &versions.tensorflow_lite))
 }
 
 fn has_target(target: &str) -> Result<bool> {

@@ -28,7 +28,7 @@ pub fn test(paths: &Paths, long: bool, filter: &[String]) -> Result<()> {
     steps.step("formatting", || run("fmt --all --check").context("run `cargo fmt --all`"))?;
     steps.step("clippy", || run("clippy --workspace --all-targets --locked -- -D warnings"))?;
     steps.step("clippy for the guest", || {
-        run(&format!("clippy -p service --target {target} --locked -- -D warnings"))
+        run(&format!("clippy -p service -p plugin-guest --target {target} --locked -- -D warnings"))
     })?;
     let made = steps.step("build and compile", || artifacts::prepare(paths))?;
     steps.step("tests", || {

@@ -11,6 +11,7 @@ pub struct Versions {
     pub oldest_wasmedge: Release,
     pub rust: Rust,
     pub clang: Packages,
+    pub tensorflow_lite: Wheel,
     pub tests: Packages,
     pub bench: Packages,
     pub mariadb: Packages,
@@ -38,6 +39,19 @@ pub struct Rust {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Packages {
+    pub packages: Vec<String>,
+}
+
+/// A file in a package of PyPI.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wheel {
+    pub name: String,
+    pub version: String,
+    /// Of the package, for each kind of machine.
+    pub sha256: Vec<String>,
+    pub file: String,
+    /// Debian packages of the machine's own release, with which it is fetched.
     pub packages: Vec<String>,
 }
 

@@ -16,6 +16,9 @@ const SERVICE: &str = "service/src";
 /// Where the host's source lies.
 const HOST: &str = "host/src";
 
+/// Where the plugin's source lies.
+const PLUGIN: [&str; 3] = ["plugin/abi/src", "plugin/lite/src", "plugin/tensorflow-lite/src"];
+
 /// What is larger is no source.
 const MAX_TRACKED_BYTES: u64 = 1_000_000;
 
@@ -76,6 +79,13 @@ fn c_interface_only_in_wasi(path: &str, text: &str) -> Vec<String> {
 fn the_host_knows_no_users(path: &str, text: &str) -> Vec<String> {
     let rule = "the host serves any module and knows nothing of users";
     unless(false, path, text, rule, |code| has_word(code, "users"))
+}
+
+fn unsafe_code_has_two_places(path: &str, text: &str) -> Vec<String> {
+    let allowed = under(path, &["plugin/abi/src/lib.rs", "plugin/lite/src/native.rs"]);
+    let rule = "unsafe code of the plugin only in abi/src/lib.rs and lite/src/native.rs";
+    // A function's name for C is no code.
+    unless(allowed, path, text, rule, |code| has_word(code, "unsafe") && !code.contains("unsafe(no_mangle)"))
 }
 
 fn nothing_may_panic(path: &str, text: &str) -> Vec<String> {
@@ -188,6 +198,15 @@ fn the_host_does_not_panic_and_its_functions_are_short() {
 }
 
 #[test]
+fn the_plugin_does_not_panic_is_short_and_has_its_unsafe_code_in_two_files() {
+    for place in PLUGIN {
+        check(place, nothing_may_panic);
+        check(place, functions_fit_on_a_screen);
+        check(place, unsafe_code_has_two_places);
+    }
+}
+
+#[test]
 fn tests_do_not_sleep() {
     let sources = rust_files(&root().join("tests"));
     report(sources.iter().flat_map(|(path, text)| tests_wait_for_events(path, text)));
@@ -239,6 +258,9 @@ fn each_rule_finds_its_offence_and_allows_its_place() {
         assert!(rule(&format!("service/src/{allowed}"), text).is_empty(), "{text}");
     }
     assert_eq!(databases_only_in_the_store("service/src/a.rs", "redb::open()").len(), 1);
+    let text = "#[unsafe(no_mangle)]\nunsafe { f() }\n";
+    assert_eq!(unsafe_code_has_two_places("plugin/lite/src/session.rs", text).len(), 1);
+    assert!(unsafe_code_has_two_places("plugin/lite/src/native.rs", text).is_empty());
 }
 
 #[test]
@@ -394,7 +416,7 @@ fn is_name_of_a_test(text: &str) -> bool {
 
 /// The names of all functions, tests among them.
 fn functions() -> BTreeSet<String> {
-    let sources = [SERVICE, HOST, "tests"].iter().flat_map(|folder| rust_files(&root().join(folder)));
+    let sources = [SERVICE, HOST, "plugin", "tests"].iter().flat_map(|folder| rust_files(&root().join(folder)));
     let name = |line: &str| Some(line.trim_start().strip_prefix("fn ")?.split(['(', '<']).next()?.to_owned());
     sources.flat_map(|(_, text)| text.lines().filter_map(name).collect::<Vec<_>>()).collect()
 }

@@ -14,11 +14,12 @@ use nix::unistd::{Pid, dup2_stdout, getppid};
 use wasmedge_sdk::utils::CoreVersion;
 
 use crate::code::Code;
+use crate::extension;
 use crate::trim;
 use crate::worker::{self, Sockets, Task};
 
 /// Makes workers by order of the supervisor, which is connected to standard input, until it is gone.
-pub fn run(supervisor: i32) -> Result<()> {
+pub fn run(supervisor: i32, plugins: bool) -> Result<()> {
     let supervisor = Pid::from_raw(supervisor);
     end_with(supervisor)?;
     set_title("usher: template")?;
@@ -26,6 +27,8 @@ pub fn run(supervisor: i32) -> Result<()> {
     dup2_stdout(io::stderr())?;
     let channel = Channel::from(io::stdin().as_fd().try_clone_to_owned()?);
     channel.send(&Report::Hello { wasmedge: CoreVersion::version_string() }, &[])?;
+    // While the supervisor reads the module.
+    let models = if plugins { extension::load()? } else { None };
     let Some((Order::Load(plan), files)) = channel.receive()? else {
         bail!("the supervisor gave no module");
     };
@@ -35,7 +38,7 @@ pub fn run(supervisor: i32) -> Result<()> {
         Err(error) => return Ok(channel.send(&Report::Refused { error: format!("{error:#}") }, &[])?),
     };
     drop(file);
-    channel.send(&Report::Loaded, &[])?;
+    channel.send(&Report::Loaded { models }, &[])?;
     trim::file_pages()?;
     while let Some((order, descriptors)) = channel.receive()? {
         match order {

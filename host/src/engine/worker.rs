@@ -1,5 +1,6 @@
 //! A worker: one process, one instance of the module.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -8,10 +9,12 @@ use host::channel::Channel;
 use host::protocol::{Guest, Plan, Report};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Pid, dup2_stdin, getpid};
+use wasmedge_sdk::vm::SyncInst;
 use wasmedge_sdk::{Store, Vm, WasmValue};
 
 use crate::code::Code;
 use crate::confine::confine;
+use crate::extension;
 use crate::template::{end_with, set_title};
 use crate::wasi;
 
@@ -73,7 +76,10 @@ fn limit_open_files(most: u64) -> Result<()> {
 fn guest(given: &Guest, sockets: &Sockets, code: &Code) -> Result<i32> {
     let (public, control) = (sockets.public.as_raw_fd(), sockets.control.as_raw_fd());
     let mut wasi = wasi::Wasi::new(given, public, control)?;
-    let instances = [(wasi::MODULE.to_owned(), &mut wasi)].into();
+    let mut extension = extension::module()?;
+    let instances: HashMap<String, &mut dyn SyncInst> =
+        [(wasi::MODULE.to_owned(), &mut wasi as &mut dyn SyncInst), (extension::NAME.to_owned(), &mut *extension)]
+            .into();
     let mut store = Store::new(Some(&code.config), instances)?;
     wasi::hooks::clear(store.executor())?;
     let mut vm = Vm::new(store);

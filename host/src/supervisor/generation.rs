@@ -1,7 +1,7 @@
 //! A generation of workers: the same code, the same settings, forked from one template.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use aot_cache::Digest;
@@ -26,6 +26,8 @@ pub struct Generation {
     pub tag: Tag,
     /// The version of the WasmEdge that it was made for.
     pub wasmedge: String,
+    /// Where the plugin lies that runs models, once the template has loaded it.
+    pub models: Option<PathBuf>,
     /// `None` only between two of them.
     pub template: Option<Template>,
     /// Templates in a row that ended before one made a worker.
@@ -44,7 +46,7 @@ impl Generation {
     pub async fn make(source: &Source, number: u64, fresh: Fresh) -> Result<Self> {
         let engine = if number == 1 { source.engine.clone() } else { source.engine.clone().in_background() };
         // First, as compiled code depends on the version of its WasmEdge.
-        let template = Template::start(&engine, source.options.real_llvm)?;
+        let template = Template::start(&engine, source.options.loading())?;
         let Some(wasmedge) = template.hello().await else {
             drop(template);
             // Asked again, it says why.
@@ -53,7 +55,7 @@ impl Generation {
         };
         let Prepared { plan, code, digest } = source.prepare(fresh, &wasmedge, engine).await?;
         let tag = Tag { number, digest };
-        let generation = Self { tag, wasmedge, template: Some(template), in_vain: 0, plan, code };
+        let generation = Self { tag, wasmedge, models: None, template: Some(template), in_vain: 0, plan, code };
         generation.load()?;
         Ok(generation)
     }

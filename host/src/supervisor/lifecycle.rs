@@ -1,7 +1,9 @@
 //! How workers come and go: started, found ready, found dead, started again.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, anyhow, bail};
-use host::protocol::TRAPPED;
+use host::protocol::{NO_MODELS, TRAPPED};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -211,13 +213,22 @@ impl Supervisor {
         let plural = if count == 1 { "" } else { "s" };
         let code = self.serving.described(&self.setup.source.options.module);
         say::out(format_args!(
-            "{version}: {code}\nlistening on http://{address} (store: {})\nadmin on http://{admin}\n{count} worker{plural}: {reason}",
-            about.store
+            "{version}: {code}\nlistening on http://{address} (store: {})\nadmin on http://{admin}\nmodels {}\n{count} worker{plural}: {reason}",
+            about.store,
+            models_by(self.serving.models.as_deref())
         ));
     }
 
     pub(super) fn is_single(&self) -> bool {
         self.about.as_ref().is_some_and(|about| about.single_writer)
+    }
+}
+
+/// What runs models, for people.
+fn models_by(plugin: Option<&Path>) -> String {
+    match plugin {
+        Some(plugin) => format!("by {}", plugin.display()),
+        None => format!("cannot be run: {NO_MODELS}"),
     }
 }
 

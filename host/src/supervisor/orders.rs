@@ -1,6 +1,7 @@
 //! What the supervisor and the templates tell each other.
 
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use host::protocol::{Report, TRAPPED};
@@ -69,7 +70,7 @@ impl Supervisor {
             seat.unreported(number).into_iter().for_each(|worker| worker.ordered = None);
         }
         let options = &self.setup.source.options;
-        self.serving.template = Some(Template::start(&self.setup.source.engine, options.real_llvm)?);
+        self.serving.template = Some(Template::start(&self.setup.source.engine, options.loading())?);
         Ok(())
     }
 
@@ -91,7 +92,7 @@ impl Supervisor {
         match report {
             // Of a template that was started anew; the first one's was heard before.
             Report::Hello { .. } if number == self.serving.tag.number => self.serving.load(),
-            Report::Loaded => self.on_loaded(number),
+            Report::Loaded { models } => self.on_loaded(number, models),
             Report::Refused { error } if self.is_coming(number) => self.fail_reload(&error),
             Report::Refused { error } if number == self.serving.tag.number => bail!(error),
             // The last words of one that is not needed any more.
@@ -101,9 +102,12 @@ impl Supervisor {
         }
     }
 
-    fn on_loaded(&mut self, number: u64) -> Result<()> {
-        if let Some(template) = self.generation_mut(number).and_then(|generation| generation.template.as_mut()) {
-            template.loaded = true;
+    fn on_loaded(&mut self, number: u64, models: Option<PathBuf>) -> Result<()> {
+        if let Some(generation) = self.generation_mut(number) {
+            generation.models = models;
+            if let Some(template) = generation.template.as_mut() {
+                template.loaded = true;
+            }
         }
         if self.is_coming(number) { self.install() } else { self.order() }
     }

@@ -14,7 +14,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Duration, timeout};
 
-use crate::processes::Engine;
+use crate::processes::{Engine, Loading};
 
 /// How long one may take to say that it is there.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -33,8 +33,8 @@ impl Template {
     ///
     /// # Errors
     /// If the engine's program cannot be started.
-    pub fn start(engine: &Engine, real_llvm: bool) -> Result<Self> {
-        let (child, channel) = engine.template(real_llvm)?;
+    pub fn start(engine: &Engine, loading: Loading) -> Result<Self> {
+        let (child, channel) = engine.template(loading)?;
         fcntl(&channel, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("cannot make the channel non-blocking")?;
         // SAFETY: the channel owns its descriptor for as long as it is registered, and hands out no other.
         let channel = unsafe { AsyncFd::register(channel)? };

@@ -3,6 +3,7 @@
 mod cpu;
 mod http;
 mod idle;
+mod inference;
 mod load;
 mod machine;
 mod report;
@@ -30,6 +31,8 @@ use crate::{artifacts, system};
 pub enum Subject {
     /// Requests over HTTP, from the embedded store: natively, under plain WasmEdge, under usher
     Http(Options),
+    /// Inferences in a guest, side by side with the library called natively
+    Inference(inference::Options),
 }
 
 /// How long it is measured.
@@ -45,7 +48,10 @@ pub struct Options {
 
 /// Measures, and writes bench/RESULTS.md when all went well.
 pub fn bench(paths: &Paths, subject: &Subject) -> Result<()> {
-    let Subject::Http(options) = subject;
+    let options = match subject {
+        Subject::Http(options) => options,
+        Subject::Inference(options) => return inference::bench(paths, options),
+    };
     // Asked before the minutes that building may take.
     let processors = machine::Processors::of_this_machine()?;
     system::provide_programs(&Versions::pinned()?.bench.packages, "the benchmarks use")?;
