@@ -85,7 +85,7 @@ pub struct Serve {
     #[arg(long, env = "USHER_WORKERS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub workers: Option<u16>,
     /// A folder for the guest: HOST, or GUEST:HOST; with :ro it cannot write there. May be repeated; in the
-    /// environment, a list with commas [default: data:./data, which is made]
+    /// environment, a list with commas [default: data:./data, which is made, and models:./models:ro, if it is there]
     #[arg(long, env = "USHER_DIR", value_name = "[GUEST:]HOST[:ro]", value_delimiter = ',')]
     pub dir: Vec<String>,
     /// A variable for the guest, or the name of one of usher's own to hand on; may be repeated. The

@@ -9,6 +9,9 @@ use host::protocol::Grant;
 /// What the guest is given where nothing is asked for.
 pub const DEFAULT: &str = "data:./data";
 
+/// What else it is given then, unless it is missing.
+pub const DEFAULT_IF_THERE: &[&str] = &["models:./models:ro"];
+
 /// A folder of the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Folder {
@@ -57,6 +60,11 @@ impl Folder {
     pub fn make(&self) -> Result<()> {
         fs::create_dir_all(&self.host)
             .with_context(|| format!("cannot make the folder {}: give another with --dir", self.host.display()))
+    }
+
+    /// Whether there is such a folder.
+    pub fn is_there(&self) -> bool {
+        self.host.is_dir()
     }
 
     /// What the guest is given, once the folder turned out to be there.

@@ -146,7 +146,8 @@ fn grants(folders: Vec<Folder>) -> Result<Vec<Grant>> {
     if folders.is_empty() {
         let folder = Folder::parse(folders::DEFAULT)?;
         folder.make()?;
-        return Ok(vec![folder.grant()?]);
+        let others = folders::DEFAULT_IF_THERE.iter().map(|text| Folder::parse(text)).collect::<Result<Vec<_>>>()?;
+        return [folder].iter().chain(others.iter().filter(|folder| folder.is_there())).map(Folder::grant).collect();
     }
     folders.iter().map(Folder::grant).collect()
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use tracing::level_filters::LevelFilter;
 
+use crate::inference::ModelsConfig;
 use crate::resolver;
 use crate::store::StoreConfig;
 use crate::store::mysql::{self, Authorities, CertificateChain, DatabaseUrl, Key, MysqlConfig, TlsConfig};
@@ -51,6 +52,8 @@ settings! {
     "DATABASE_CONNECTIONS" "8" database_connections "connections to the database at most";
     "DNS_SERVER" "" dns_server "IP:PORT of the name server to ask for the database, over TCP; PORT may be left out";
     "DATA_DIR" "./data" folder "folder of the embedded store, where no database is set";
+    "MODELS_DIR" "./models" folder "folder of the models, NAME/VERSION/model.tflite";
+    "REQUIRE_MODELS" "0" switch "1: ready only when each model has a version that is loaded";
     "LOG_LEVEL" "info" log_level "off, error, warn, info, debug or trace";
     "LOG_FORMAT" "text" log_format "text or json";
     "WORKER" "" worker "number of this process among several, for its log lines";
@@ -162,6 +165,8 @@ pub struct Config {
     pub control: Option<Listen>,
     /// Where users are kept.
     pub store: StoreConfig,
+    /// Where models are.
+    pub models: ModelsConfig,
     /// What is logged.
     pub log_level: LevelFilter,
     /// How it is logged.
@@ -233,6 +238,7 @@ impl Config {
             listen,
             control: control(value)?,
             store: store(value)?,
+            models: ModelsConfig { folder: folder(value("MODELS_DIR"))?, required: switch(value("REQUIRE_MODELS"))? },
             log_level: log_level(value("LOG_LEVEL"))?,
             log_format: log_format(value("LOG_FORMAT"))?,
             worker: worker(value("WORKER"))?,

@@ -18,6 +18,7 @@ mod admin;
 pub mod config;
 mod grants;
 pub mod handlers;
+pub mod inference;
 pub mod json;
 pub mod occupancy;
 pub mod problem;
@@ -33,6 +34,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use config::{Config, Limits};
+use inference::Inference;
 use occupancy::Occupancy;
 use store::Store;
 use telemetry::metrics::Metrics;
@@ -64,6 +66,8 @@ enum Report {
 pub struct App {
     /// Where users are.
     pub store: Store,
+    /// The models, and what waits for them.
+    pub inference: Inference,
     /// What a connection may take.
     pub limits: Limits,
     /// How many clients are connected, and how many may be.
@@ -80,11 +84,12 @@ pub struct App {
 }
 
 impl App {
-    /// An application that serves from `store`, to so many clients at once.
-    pub fn new(store: Store, metrics: Metrics, config: &Config, capacity: usize) -> Self {
+    /// An application that serves from `store` and the models, to so many clients at once.
+    pub fn new(store: Store, inference: Inference, metrics: Metrics, config: &Config, capacity: usize) -> Self {
         let (order, _) = watch::channel(None);
         Self {
             store,
+            inference,
             limits: config.limits.clone(),
             clients: Occupancy::new(capacity),
             metrics,
@@ -186,6 +191,8 @@ impl App {
         let folder = tempfile::tempdir().unwrap();
         let metrics = Metrics::new().unwrap();
         let store = Store::open_embedded(folder.path(), &metrics).unwrap();
-        (Self::new(store, metrics, &Config::unconfigured(), 1), folder)
+        let config = Config::unconfigured();
+        let inference = Inference::open(&config.models, &metrics);
+        (Self::new(store, inference, metrics, &config, 1), folder)
     }
 }

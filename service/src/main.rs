@@ -1,4 +1,4 @@
-//! `service.wasm`: configuration, store, listener, serve.
+//! `service.wasm`: configuration, store, models, listener, serve.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use service::App;
 use service::config::{self, Command, Config, Listen, Stream};
+use service::inference::Inference;
 use service::server::{self, Bounds, ListenError, Listener, runtime};
 use service::store::Store;
 use service::telemetry::{log, metrics::Metrics};
@@ -55,11 +56,12 @@ fn serve() -> ExitCode {
 async fn run(config: Config) -> Result<(), String> {
     let metrics = Metrics::new().map_err(|error| error.to_string())?;
     let store = Store::open(&config.store, &metrics).await.map_err(|error| error.to_string())?;
+    let inference = Inference::open(&config.models, &metrics);
     let (public, control) = listen(&config).map_err(|error| error.to_string())?;
     // Whoever reads that we listen may tell us to stop.
     let stop = server::stop_signal();
     announce(&config, &public, control.as_ref());
-    let app = App::new(store, metrics, &config, public.capacity());
+    let app = App::new(store, inference, metrics, &config, public.capacity());
     server::serve(public, control, Arc::new(app), stop).await;
     Ok(())
 }

@@ -8,6 +8,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use serde::Serialize;
 
+use crate::inference::InferenceError;
 use crate::json::JsonError;
 use crate::store::StoreError;
 
@@ -42,6 +43,11 @@ pub enum Kind {
     BodyTooLarge,
     UnsupportedMediaType,
     InvalidFields,
+    NoSuchModel,
+    InvalidTensors,
+    InvalidImage,
+    NoExtension,
+    TooManyInferences,
     Internal,
     HandlingTimeout,
     NotReady,
@@ -68,6 +74,11 @@ impl Kind {
                 (S::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "Unsupported media type")
             }
             Self::InvalidFields => (S::UNPROCESSABLE_ENTITY, "invalid-fields", "Invalid fields"),
+            Self::NoSuchModel => (S::NOT_FOUND, "no-such-model", "No such model"),
+            Self::InvalidTensors => (S::BAD_REQUEST, "invalid-tensors", "Invalid tensors"),
+            Self::InvalidImage => (S::BAD_REQUEST, "invalid-image", "Invalid image"),
+            Self::NoExtension => (S::SERVICE_UNAVAILABLE, "no-extension", "Models cannot be run here"),
+            Self::TooManyInferences => (S::SERVICE_UNAVAILABLE, "too-many-inferences", "Too many inferences"),
             Self::Internal => (S::INTERNAL_SERVER_ERROR, "internal", "Internal error"),
             Self::HandlingTimeout => {
                 (S::SERVICE_UNAVAILABLE, "handling-timeout", "The request took too long to handle")
@@ -132,13 +143,27 @@ impl Problem {
         };
         // Strings and numbers always serialise; an empty body would still carry the status.
         let body = serde_json::to_vec(&document).unwrap_or_default();
+        self.respond("application/problem+json", body)
+    }
+
+    /// The answer as the protocols for inference have it: `{"error": …}`.
+    pub fn into_inference_response(self) -> Response<Bytes> {
+        let body = serde_json::to_vec(&InferenceDocument { error: &self.detail }).unwrap_or_default();
+        self.respond("application/json", body)
+    }
+
+    fn respond(self, content_type: &'static str, body: Vec<u8>) -> Response<Bytes> {
         let mut response = Response::new(Bytes::from(body));
-        *response.status_mut() = status;
-        let content_type = HeaderValue::from_static("application/problem+json");
-        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+        *response.status_mut() = self.kind.describe().0;
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         response.headers_mut().extend(self.headers);
         response
     }
+}
+
+#[derive(Serialize)]
+struct InferenceDocument<'a> {
+    error: &'a str,
 }
 
 #[derive(Serialize)]
@@ -159,6 +184,18 @@ impl From<JsonError> for Problem {
             }
             malformed => Self::new(Kind::MalformedBody, malformed.to_string()),
         }
+    }
+}
+
+impl From<InferenceError> for Problem {
+    fn from(error: InferenceError) -> Self {
+        let kind = match error {
+            InferenceError::NoExtension => Kind::NoExtension,
+            InferenceError::NoSuchModel(_) | InferenceError::NoSuchVersion(_) => Kind::NoSuchModel,
+            InferenceError::Invalid(_) | InferenceError::Refused => Kind::InvalidTensors,
+            InferenceError::Full => Kind::TooManyInferences,
+        };
+        Self::new(kind, error.to_string())
     }
 }
 

@@ -1,49 +1,132 @@
 //! The whole API on one screen: method and path to handler.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
+use percent_encoding::percent_decode_str;
 
 use crate::App;
-use crate::handlers::{Answer, health, metrics, users};
+use crate::handlers::{Answer, classify, health, metrics, open_inference, serving, users};
+use crate::inference::Place;
 use crate::problem::{Kind, Problem};
 
 /// Largest body of a request, in bytes.
 pub const BODY_MAX: usize = 64 << 10;
 
+/// Largest body of a request for inference, in bytes, decoded.
+pub const INFERENCE_BODY_MAX: usize = 8 << 20;
+
 #[derive(Clone, Copy)]
 enum Route<'a> {
     Users,
     User(&'a str),
+    Classify,
     Health,
     Livez,
     Readyz,
     Metrics,
+    Models,
+    /// A path of TensorFlow Serving's below `/v1/models/`.
+    Serving(ModelAt<'a>, ServingAction),
+    /// A path of the Open Inference Protocol.
+    OpenInference(OpenInferenceRoute<'a>),
     /// The server as a whole (RFC 9110 §9.3.7).
     Asterisk,
+}
+
+#[derive(Clone, Copy)]
+enum ServingAction {
+    Status,
+    Metadata,
+    Predict,
+}
+
+#[derive(Clone, Copy)]
+enum OpenInferenceRoute<'a> {
+    Server,
+    Live,
+    Ready,
+    Metadata(ModelAt<'a>),
+    ModelReady(ModelAt<'a>),
+    Infer(ModelAt<'a>),
+}
+
+/// A model as a path has it: its name, not yet decoded, and its version, if it says one.
+type ModelAt<'a> = (&'a str, Option<&'a str>);
+
+/// A model that a path names.
+#[derive(Debug)]
+pub struct ModelPath<'a> {
+    /// Its name.
+    pub name: Cow<'a, str>,
+    version: Option<&'a str>,
+}
+
+impl<'a> ModelPath<'a> {
+    fn of((name, version): ModelAt<'a>) -> Self {
+        Self { name: percent_decode_str(name).decode_utf8_lossy(), version }
+    }
+
+    /// The version, if one is named.
+    pub(crate) fn version(&self) -> Result<Option<u64>, Problem> {
+        let wrong = || Problem::new(Kind::InvalidParameter, "a version is a number, written in digits");
+        self.version.map(|text| text.parse().map_err(|_| wrong())).transpose()
+    }
 }
 
 impl<'a> Route<'a> {
     fn of(path: &'a str) -> Option<Self> {
         Some(match path {
             "/api/users" => Self::Users,
+            "/api/classify" => Self::Classify,
             "/api/health" => Self::Health,
             "/livez" => Self::Livez,
             "/readyz" => Self::Readyz,
             "/metrics" => Self::Metrics,
+            "/v1/models" => Self::Models,
             "*" => Self::Asterisk,
-            _ => Self::User(path.strip_prefix("/api/users/").filter(|id| !id.is_empty() && !id.contains('/'))?),
+            _ => return Self::of_prefix(path),
         })
+    }
+
+    fn of_prefix(path: &'a str) -> Option<Self> {
+        if let Some(id) = path.strip_prefix("/api/users/") {
+            return (!id.is_empty() && !id.contains('/')).then_some(Self::User(id));
+        }
+        if let Some(rest) = path.strip_prefix("/v1/models/") {
+            return Self::of_serving(rest);
+        }
+        OpenInferenceRoute::of(path).map(Self::OpenInference)
+    }
+
+    fn of_serving(rest: &'a str) -> Option<Self> {
+        let (rest, action) = match (rest.strip_suffix(":predict"), rest.strip_suffix("/metadata")) {
+            (Some(rest), _) => (rest, ServingAction::Predict),
+            (None, Some(rest)) => (rest, ServingAction::Metadata),
+            (None, None) => (rest, ServingAction::Status),
+        };
+        Some(Self::Serving(model_at(rest)?, action))
     }
 
     fn name(self) -> &'static str {
         match self {
             Self::Users => "/api/users",
             Self::User(_) => "/api/users/{id}",
+            Self::Classify => "/api/classify",
             Self::Health => "/api/health",
             Self::Livez => "/livez",
             Self::Readyz => "/readyz",
             Self::Metrics => "/metrics",
+            Self::Models => "/v1/models",
+            Self::Serving((_, None), ServingAction::Status) => "/v1/models/{model}",
+            Self::Serving((_, Some(_)), ServingAction::Status) => "/v1/models/{model}/versions/{version}",
+            Self::Serving((_, None), ServingAction::Metadata) => "/v1/models/{model}/metadata",
+            Self::Serving((_, Some(_)), ServingAction::Metadata) => "/v1/models/{model}/versions/{version}/metadata",
+            Self::Serving((_, None), ServingAction::Predict) => "/v1/models/{model}:predict",
+            Self::Serving((_, Some(_)), ServingAction::Predict) => "/v1/models/{model}/versions/{version}:predict",
+            Self::OpenInference(route) => route.name(),
             Self::Asterisk => "*",
         }
     }
@@ -52,9 +135,20 @@ impl<'a> Route<'a> {
         HeaderValue::from_static(match self {
             Self::Users => "GET, HEAD, POST, OPTIONS",
             Self::User(_) => "GET, HEAD, PUT, PATCH, DELETE, OPTIONS",
-            Self::Health | Self::Livez | Self::Readyz | Self::Metrics => "GET, HEAD, OPTIONS",
+            route if route.is_inference() => "POST, OPTIONS",
             Self::Asterisk => "OPTIONS",
+            _ => "GET, HEAD, OPTIONS",
         })
+    }
+
+    /// Whether requests run a model.
+    fn is_inference(self) -> bool {
+        matches!(
+            self,
+            Self::Classify
+                | Self::Serving(_, ServingAction::Predict)
+                | Self::OpenInference(OpenInferenceRoute::Infer(_))
+        )
     }
 
     fn is_served_by(self, app: &App) -> bool {
@@ -62,15 +156,98 @@ impl<'a> Route<'a> {
     }
 }
 
+impl<'a> OpenInferenceRoute<'a> {
+    fn of(path: &'a str) -> Option<Self> {
+        Some(match path {
+            "/v2" | "/v2/" => Self::Server,
+            "/v2/health/live" => Self::Live,
+            "/v2/health/ready" => Self::Ready,
+            _ => {
+                let rest = path.strip_prefix("/v2/models/")?;
+                match (rest.strip_suffix("/infer"), rest.strip_suffix("/ready")) {
+                    (Some(rest), _) => Self::Infer(model_at(rest)?),
+                    (None, Some(rest)) => Self::ModelReady(model_at(rest)?),
+                    (None, None) => Self::Metadata(model_at(rest)?),
+                }
+            }
+        })
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Server => "/v2",
+            Self::Live => "/v2/health/live",
+            Self::Ready => "/v2/health/ready",
+            Self::Metadata((_, None)) => "/v2/models/{model}",
+            Self::Metadata((_, Some(_))) => "/v2/models/{model}/versions/{version}",
+            Self::ModelReady((_, None)) => "/v2/models/{model}/ready",
+            Self::ModelReady((_, Some(_))) => "/v2/models/{model}/versions/{version}/ready",
+            Self::Infer((_, None)) => "/v2/models/{model}/infer",
+            Self::Infer((_, Some(_))) => "/v2/models/{model}/versions/{version}/infer",
+        }
+    }
+}
+
+/// `{model}` or `{model}/versions/{version}`.
+fn model_at(rest: &str) -> Option<ModelAt<'_>> {
+    let (name, version) = match rest.split_once("/versions/") {
+        Some((name, version)) => (name, Some(version)),
+        None => (rest, None),
+    };
+    let is_segment = |text: &str| !text.is_empty() && !text.contains('/');
+    (is_segment(name) && version.is_none_or(is_segment)).then_some((name, version))
+}
+
 /// Answers a request. Whatever goes wrong is an answer too.
 ///
 /// HEAD is answered like GET: whoever sends the answer leaves the body out.
 pub async fn respond(app: &App, request: &Request<Bytes>) -> Response<Bytes> {
-    let Some(route) = Route::of(request.uri().path()).filter(|route| route.is_served_by(app)) else {
-        let problem = Problem::new(Kind::NoSuchResource, "there is nothing at this path; users are at /api/users");
-        return problem.into_response();
+    let path = request.uri().path();
+    let Some(route) = Route::of(path).filter(|route| route.is_served_by(app)) else {
+        return refuse(path, Problem::new(Kind::NoSuchResource, nothing_there(path)));
     };
-    dispatch(app, route, request).await.unwrap_or_else(Problem::into_response)
+    dispatch(app, route, request).await.unwrap_or_else(|problem| refuse(path, problem))
+}
+
+fn nothing_there(path: &str) -> &'static str {
+    match path {
+        _ if path.starts_with("/v1/") => {
+            "there is nothing at this path; TensorFlow Serving's REST API is served for /v1/models, /metadata and \
+             :predict, without labels, :classify and :regress"
+        }
+        _ if path.starts_with("/v2/") => {
+            "there is nothing at this path; the Open Inference Protocol is served for /v2, /v2/health/live, \
+             /v2/health/ready and /v2/models/{model}[/versions/{version}][/ready|/infer]"
+        }
+        _ => "there is nothing at this path; users are at /api/users",
+    }
+}
+
+/// A problem in the form that clients of this path know.
+pub fn refuse(path: &str, problem: Problem) -> Response<Bytes> {
+    match path.starts_with("/v1/") || path == "/v2" || path.starts_with("/v2/") {
+        true => problem.into_inference_response(),
+        false => problem.into_response(),
+    }
+}
+
+/// What the body of a request for this path may have.
+#[derive(Debug)]
+pub struct Room {
+    /// Bytes at most.
+    pub bytes_max: usize,
+    /// The place of a request that runs a model, until it is answered.
+    pub place: Option<Place>,
+}
+
+/// The room for a body that says to have so many bytes, or may have as many as it likes; one that is coded may
+/// have more than it says.
+pub fn room(app: &App, path: &str, bytes: Option<usize>, is_coded: bool) -> Result<Room, Problem> {
+    if !Route::of(path).is_some_and(Route::is_inference) {
+        return Ok(Room { bytes_max: BODY_MAX, place: None });
+    }
+    let bytes = bytes.filter(|_| !is_coded).unwrap_or(INFERENCE_BODY_MAX).min(INFERENCE_BODY_MAX);
+    Ok(Room { bytes_max: INFERENCE_BODY_MAX, place: Some(app.inference.enter(bytes)?) })
 }
 
 async fn dispatch(app: &App, route: Route<'_>, request: &Request<Bytes>) -> Answer {
@@ -81,12 +258,43 @@ async fn dispatch(app: &App, route: Route<'_>, request: &Request<Bytes>) -> Answ
         (Route::User(id), &Method::PUT) => users::replace(app, id, request).await,
         (Route::User(id), &Method::PATCH) => users::patch(app, id, request).await,
         (Route::User(id), &Method::DELETE) => users::delete(app, id, request).await,
+        (Route::Classify, &Method::POST) => classify::image(app, request).await,
         (Route::Health | Route::Livez, &Method::GET | &Method::HEAD) => health::alive(),
         (Route::Readyz, &Method::GET | &Method::HEAD) => health::ready(app, 1).await,
         (Route::Metrics, &Method::GET | &Method::HEAD) => metrics::all(app),
+        (Route::Models, &Method::GET | &Method::HEAD) => serving::list(app),
+        (Route::Serving(at, ServingAction::Status), &Method::GET | &Method::HEAD) => {
+            serving::status(app, &ModelPath::of(at))
+        }
+        (Route::Serving(at, ServingAction::Metadata), &Method::GET | &Method::HEAD) => {
+            serving::metadata(app, &ModelPath::of(at))
+        }
+        (Route::Serving(at, ServingAction::Predict), &Method::POST) => {
+            serving::predict(app, &ModelPath::of(at), request).await
+        }
+        (Route::OpenInference(OpenInferenceRoute::Infer(at)), &Method::POST) => {
+            open_inference::infer(app, &ModelPath::of(at), request).await
+        }
+        (Route::OpenInference(route), &Method::GET | &Method::HEAD)
+            if !matches!(route, OpenInferenceRoute::Infer(_)) =>
+        {
+            tell(app, route).await
+        }
         (_, &Method::OPTIONS) => Ok(options(route)),
         _ => Err(Problem::new(Kind::MethodNotAllowed, "this path does not have that method; see Allow")
             .with_header(header::ALLOW, route.allow())),
+    }
+}
+
+async fn tell(app: &App, route: OpenInferenceRoute<'_>) -> Answer {
+    match route {
+        OpenInferenceRoute::Server => open_inference::server(),
+        OpenInferenceRoute::Live => open_inference::live(),
+        OpenInferenceRoute::Ready => health::ready(app, 1).await,
+        OpenInferenceRoute::ModelReady(at) => open_inference::model_ready(app, &ModelPath::of(at)),
+        OpenInferenceRoute::Metadata(at) | OpenInferenceRoute::Infer(at) => {
+            open_inference::metadata(app, &ModelPath::of(at))
+        }
     }
 }
 
@@ -104,7 +312,16 @@ pub fn name(path: &str) -> &'static str {
 
 /// Whether a path is for probes and those who watch, which are answered when nothing else is.
 pub fn is_probe(path: &str) -> bool {
-    matches!(Route::of(path), Some(Route::Health | Route::Livez | Route::Readyz | Route::Metrics))
+    matches!(
+        Route::of(path),
+        Some(
+            Route::Health
+                | Route::Livez
+                | Route::Readyz
+                | Route::Metrics
+                | Route::OpenInference(OpenInferenceRoute::Live | OpenInferenceRoute::Ready)
+        )
+    )
 }
 
 #[cfg(test)]
@@ -158,11 +375,35 @@ mod tests {
         assert_eq!(elsewhere.status(), StatusCode::BAD_REQUEST);
     }
 
+    const EVERY_PATH: [&str; 21] = [
+        "/api/users",
+        "/api/users/1",
+        "/api/classify",
+        "/api/health",
+        "/livez",
+        "/readyz",
+        "/metrics",
+        "/v1/models",
+        "/v1/models/a",
+        "/v1/models/a/versions/1",
+        "/v1/models/a/metadata",
+        "/v1/models/a/versions/1/metadata",
+        "/v1/models/a:predict",
+        "/v1/models/a/versions/1:predict",
+        "/v2",
+        "/v2/health/live",
+        "/v2/health/ready",
+        "/v2/models/a",
+        "/v2/models/a/versions/1/ready",
+        "/v2/models/a/infer",
+        "/v2/models/a/versions/1/infer",
+    ];
+
     #[test]
     fn every_path_answers_every_method_it_does_not_have_with_those_it_has() {
         let (app, _folder) = App::over_a_new_store();
         let methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"];
-        for path in ["/api/users", "/api/users/1", "/api/health", "/livez", "/readyz", "/metrics"] {
+        for path in EVERY_PATH {
             let allow = ask(&app, "OPTIONS", path, "").headers()[header::ALLOW].to_str().unwrap().to_owned();
             for method in methods {
                 let response = ask(&app, method, path, "{}");
@@ -176,7 +417,10 @@ mod tests {
     #[test]
     fn other_paths_are_not_found_by_any_method() {
         let (app, _folder) = App::over_a_new_store();
-        for path in ["/", "/api", "/api/users/", "/api/users/1/", "/api/users/1/x", "/API/users", "//livez"] {
+        let users = ["/", "/api", "/api/users/", "/api/users/1/", "/api/users/1/x", "/API/users", "//livez"];
+        let models = ["/v1", "/v1/models/", "/v1/models/a/b", "/v1/models/:predict", "/v1/models/a/versions/:predict"];
+        let others = ["/v1/models/a/labels/b", "/v2/models", "/v2/models/", "/v2/models/a/b/infer", "/v3"];
+        for path in users.into_iter().chain(models).chain(others) {
             for method in ["GET", "POST", "OPTIONS"] {
                 assert_eq!(ask(&app, method, path, "{}").status(), StatusCode::NOT_FOUND, "{method} {path}");
             }
@@ -225,7 +469,43 @@ mod tests {
     }
 
     #[test]
+    fn without_an_extension_models_are_not_run_and_say_why_in_the_form_of_their_protocol() {
+        let (app, _folder) = App::over_a_new_store();
+        for path in ["/v1/models/a:predict", "/v2/models/a/infer"] {
+            let response = ask(&app, "POST", path, "{}");
+            assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE, "{path}");
+            let error = value(&response);
+            let members = error.as_object().unwrap();
+            assert!(members.len() == 1 && members["error"].as_str().unwrap().contains("plugin"), "{error}");
+        }
+        let response = ask(&app, "POST", "/api/classify", "");
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(value(&response)["type"], "urn:usher:problem:no-extension");
+        assert_eq!(value(&ask(&app, "GET", "/v1/models", "")), json!({"models": []}));
+        assert_eq!(ask(&app, "GET", "/v1/models/a", "").status(), StatusCode::NOT_FOUND);
+        assert_eq!(ask(&app, "GET", "/v2/health/ready", "").status(), StatusCode::OK);
+    }
+
+    #[test]
+    fn bodies_for_models_have_room_of_their_own_and_so_many_places() {
+        let (app, _folder) = App::over_a_new_store();
+        assert_eq!(room(&app, "/api/users", None, false).unwrap().bytes_max, BODY_MAX);
+        let status = |problem: Problem| problem.into_response().status();
+        let large = || room(&app, "/v1/models/a:predict", None, false);
+        let places: Vec<_> = std::iter::from_fn(|| large().ok()).collect();
+        assert!(places.iter().all(|room| room.bytes_max == INFERENCE_BODY_MAX && room.place.is_some()));
+        assert_eq!(status(large().unwrap_err()), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(room(&app, "/api/users", None, false).is_ok(), "users have nothing to do with it");
+        drop(places);
+        assert!(room(&app, "/api/classify", Some(1), true).is_ok());
+        let small: Vec<_> = std::iter::from_fn(|| room(&app, "/v2/models/a/infer", Some(1), false).ok()).collect();
+        assert_eq!(small.len(), 256, "so many requests, however small");
+    }
+
+    #[test]
     fn routes_are_named_by_template() {
+        assert_eq!(name("/v1/models/x/versions/3:predict"), "/v1/models/{model}/versions/{version}:predict");
+        assert_eq!(name("/v2/models/x/infer"), "/v2/models/{model}/infer");
         assert_eq!(name("/api/users/12"), "/api/users/{id}");
         assert_eq!(name("/api/users/12/x"), "unknown");
         assert!(is_probe("/livez") && !is_probe("/api/users"));

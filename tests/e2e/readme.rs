@@ -43,6 +43,8 @@ fn masked(text: &str) -> String {
     let text = after_each(text, "_at\":\"", '"', zeros);
     let text = after_each(&text, "\"started\":\"", '"', zeros);
     let text = after_each(&text, "\"code\":\"", '"', |_| "0".to_owned());
+    // The last digits differ between processors.
+    let text = after_each(&text, "\"score\":", '}', |_| "0".to_owned());
     after_each(&text, "\"pid\":", ',', |_| "0".to_owned())
 }
 

@@ -101,6 +101,11 @@ impl Paths {
         self.root.join("bench/RESULTS.md")
     }
 
+    /// The models that come along.
+    pub fn models(&self) -> PathBuf {
+        self.root.join("models")
+    }
+
     /// The portable module.
     pub fn service_wasm(&self) -> PathBuf {
         self.root.join("service.wasm")

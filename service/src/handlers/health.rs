@@ -22,6 +22,9 @@ pub async fn ready(app: &App, own: usize) -> Answer {
     if app.clients.is_full_beside(own) {
         return Err(Problem::new(Kind::Overloaded, "the server has as many connections as it can take"));
     }
+    if let Some(reason) = app.inference.repository.unready() {
+        return Err(Problem::new(Kind::NotReady, reason));
+    }
     app.store.check().await.map_err(not_ready)?;
     alive()
 }

@@ -1,9 +1,14 @@
 //! One function per operation: decode, one call, encode.
 
+pub mod classify;
+mod content;
 pub mod control;
 pub mod health;
 pub mod metrics;
+pub mod open_inference;
 mod query;
+pub mod serving;
+mod tensor_json;
 mod user_body;
 pub mod users;
 

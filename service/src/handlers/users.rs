@@ -5,10 +5,11 @@ use std::fmt::Write;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use http::header::{self, HeaderName, HeaderValue};
+use http::header::{self, HeaderValue};
 use http::{Request, Response, StatusCode};
 use serde::Serialize;
 
+use super::content::require_json;
 use super::query::Query;
 use super::{Answer, json, user_body};
 use crate::App;
@@ -97,38 +98,6 @@ fn no_query(request: &Request<Bytes>) -> Result<(), Problem> {
     Query::parse(request.uri().query(), &[]).map(drop)
 }
 
-/// Refuses a body that is not JSON as it stands: another type, another charset, or compressed.
-/// `accepts` is the header that tells the client which types would do.
-fn require_json(request: &Request<Bytes>, types: &[&str], accepts: &'static str) -> Result<(), Problem> {
-    if let Some(coding) = request.headers().get(header::CONTENT_ENCODING)
-        && !coding.as_bytes().eq_ignore_ascii_case(b"identity")
-    {
-        // RFC 9110 §15.5.16: this header tells it apart from a wrong type.
-        return Err(Problem::new(Kind::UnsupportedMediaType, "send the body without a content coding")
-            .with_header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity")));
-    }
-    let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    if content_type.is_some_and(|value| is_one_of(value, types)) {
-        return Ok(());
-    }
-    let detail = format!("send the body with Content-Type: {}, in UTF-8", types.join(" or "));
-    let problem = Problem::new(Kind::UnsupportedMediaType, detail);
-    match HeaderValue::try_from(types.join(", ")) {
-        Ok(value) => Err(problem.with_header(HeaderName::from_static(accepts), value)),
-        Err(_) => Err(problem),
-    }
-}
-
-/// Whether a media type (RFC 9110 §8.3.1) is one of `types`, its charset, if any, being UTF-8.
-fn is_one_of(content_type: &str, types: &[&str]) -> bool {
-    let mut parts = content_type.split(';').map(str::trim);
-    let essence = parts.next().unwrap_or_default();
-    types.iter().any(|known| known.eq_ignore_ascii_case(essence))
-        && parts.filter_map(|parameter| parameter.split_once('=')).all(|(name, value)| {
-            !name.eq_ignore_ascii_case("charset") || value.trim_matches('"').eq_ignore_ascii_case("utf-8")
-        })
-}
-
 fn page_query(query: Option<&str>) -> Result<PageQuery, Problem> {
     let query = Query::parse(query, &["active", "email", "page_size", "page_token"])?;
     let active = query.get("active", |value| match value {
@@ -183,16 +152,6 @@ fn next_link(query: &PageQuery, token: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn media_types_are_compared_without_their_parameters() {
-        for ok in ["application/json", "Application/JSON; charset=UTF-8", "application/json;charset=\"utf-8\"; x=y"] {
-            assert!(is_one_of(ok, &["application/json"]), "{ok}");
-        }
-        for other in ["", "text/json", "application/json; charset=latin1", "application/jsonx"] {
-            assert!(!is_one_of(other, &["application/json"]), "{other}");
-        }
-    }
 
     #[test]
     fn a_page_token_is_ours_or_none() {

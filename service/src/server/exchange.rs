@@ -16,8 +16,9 @@ use tokio::time::{Instant, timeout};
 
 use super::front::Front;
 use crate::App;
+use crate::inference::Place;
 use crate::problem::{Kind, Problem};
-use crate::routes::{self, BODY_MAX};
+use crate::routes::{self, Room};
 use crate::telemetry::{self, log};
 
 /// Answers a request, logs it and, if it is a client's, counts it; gives the time, too. On a `crowded` server
@@ -31,8 +32,8 @@ pub async fn answer(app: &App, front: Front, crowded: bool, mut request: Request
     // must end, as somebody on the way may have gone by it (RFC 9112 §6.1).
     let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
     let mut response = match admit(app, crowded, &mut request).await {
-        Ok(body) => respond(app, front, &request.map(|_| body)).await,
-        Err(problem) => problem.into_response(),
+        Ok(Admitted { body, place: _place }) => respond(app, front, &request.map(|_| body)).await,
+        Err(problem) => routes::refuse(request.uri().path(), problem),
     };
     if chunked {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -46,8 +47,15 @@ pub async fn answer(app: &App, front: Front, crowded: bool, mut request: Request
     (response.map(Body::from), done)
 }
 
+/// A request that is let through.
+struct Admitted {
+    body: Bytes,
+    /// Its place among those that run models, if it does.
+    place: Option<Place>,
+}
+
 /// The request's body, or why it is not let through. A refusal that leaves a body unread ends the connection.
-async fn admit(app: &App, crowded: bool, request: &mut Request<Body>) -> Result<Bytes, Problem> {
+async fn admit(app: &App, crowded: bool, request: &mut Request<Body>) -> Result<Admitted, Problem> {
     if crowded && !routes::is_probe(request.uri().path()) {
         return Err(Problem::new(Kind::Overloaded, "the server has too many connections; try again later").closing());
     }
@@ -60,11 +68,18 @@ async fn admit(app: &App, crowded: bool, request: &mut Request<Body>) -> Result<
         return Err(Problem::new(Kind::MalformedRequest, detail).closing());
     }
     if request.body().is_end_stream() {
-        return Ok(Bytes::new());
+        return Ok(Admitted { body: Bytes::new(), place: None });
     }
-    within(app.limits.body, read(request.body_mut()))
-        .await
-        .unwrap_or_else(|_| Err(Problem::new(Kind::RequestTimeout, "the body took too long to arrive").closing()))
+    let Room { bytes_max, place } = room(app, request).map_err(Problem::closing)?;
+    let read = within(app.limits.body, read(request.body_mut(), bytes_max)).await;
+    let late = |_| Err(Problem::new(Kind::RequestTimeout, "the body took too long to arrive").closing());
+    Ok(Admitted { body: read.unwrap_or_else(late)?, place })
+}
+
+fn room(app: &App, request: &Request<Body>) -> Result<Room, Problem> {
+    let bytes = request.body().size_hint().upper().map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+    let is_coded = request.headers().contains_key(header::CONTENT_ENCODING);
+    routes::room(app, request.uri().path(), bytes, is_coded)
 }
 
 /// RFC 9112 §3.2: a path, or the URL of one; host and port alone are for CONNECT.
@@ -106,12 +121,12 @@ fn is_port(text: &[u8]) -> bool {
     text.strip_prefix(b":").unwrap_or(text).iter().all(u8::is_ascii_digit)
 }
 
-/// Reads a body up to [`BODY_MAX`]. One that says beforehand that it is larger is not begun, so
+/// Reads a body of so many bytes at most. One that says beforehand that it is larger is not begun, so
 /// that a client which waits for `100 Continue` never sends it.
-async fn read(body: &mut Body) -> Result<Bytes, Problem> {
+async fn read(body: &mut Body, bytes_max: usize) -> Result<Bytes, Problem> {
     let too_large =
-        || Problem::new(Kind::BodyTooLarge, format!("the body must have at most {BODY_MAX} bytes")).closing();
-    if body.size_hint().lower() > BODY_MAX as u64 {
+        || Problem::new(Kind::BodyTooLarge, format!("the body must have at most {bytes_max} bytes")).closing();
+    if body.size_hint().lower() > bytes_max as u64 {
         return Err(too_large());
     }
     let mut whole = BytesMut::new();
@@ -120,7 +135,7 @@ async fn read(body: &mut Body) -> Result<Bytes, Problem> {
             tracing::debug!(%error, "a body broke off");
             Problem::new(Kind::MalformedRequest, "the body is not what its headers say").closing()
         })?;
-        if whole.len() + part.len() > BODY_MAX {
+        if whole.len() + part.len() > bytes_max {
             return Err(too_large());
         }
         whole.extend_from_slice(&part);
@@ -131,7 +146,8 @@ async fn read(body: &mut Body) -> Result<Bytes, Problem> {
 async fn respond(app: &App, front: Front, request: &Request<Bytes>) -> Response<Bytes> {
     within(app.limits.handle, front.respond(app, request)).await.unwrap_or_else(|_| {
         tracing::error!(limit = ?app.limits.handle, "a request took too long to handle");
-        Problem::new(Kind::HandlingTimeout, "the request took too long to handle; try again later").into_response()
+        let problem = Problem::new(Kind::HandlingTimeout, "the request took too long to handle; try again later");
+        routes::refuse(request.uri().path(), problem)
     })
 }
 

@@ -59,6 +59,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// asked for.
 pub async fn serve(public: Listener, control: Option<Listener>, app: Arc<App>, stop: impl Future<Output = ()>) {
     let control = control.map(|control| tokio::spawn(serve_control(control, Arc::clone(&app))));
+    let models = Arc::clone(&app);
+    tokio::spawn(async move { models.inference.run().await });
     let order = order(&app, stop);
     let mut server = Server::new(Arc::clone(&app));
     let queued = server.accept(&public, order).await.unwrap_or(Queued::Take);

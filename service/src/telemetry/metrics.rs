@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use ::metrics::{Gauge, Histogram, counter, describe_counter, describe_gauge, gauge, histogram, with_local_recorder};
+use ::metrics::{
+    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, gauge, histogram, with_local_recorder,
+};
 use http::StatusCode;
 use metrics_prometheus::Recorder;
 use metrics_prometheus::failure::strategy::NoOp;
@@ -30,6 +32,11 @@ const OPERATION_DURATION: &str = "db_client_operation_duration_seconds";
 const POOL_CONNECTIONS: &str = "db_client_connections";
 const POOL_PENDING: &str = "db_client_connection_pending_requests";
 const POOL_TIMEOUTS: &str = "db_client_connection_timeouts_total";
+const RUN_DURATION: &str = "usher_inference_run_duration_seconds";
+const RUN_ROWS: &str = "usher_inference_rows_total";
+const QUEUE_DURATION: &str = "usher_inference_queue_duration_seconds";
+const QUEUE_REQUESTS: &str = "usher_inference_queue_requests";
+const QUEUE_REFUSED: &str = "usher_inference_refused_total";
 const START_TIME: &str = "process_start_time_seconds";
 const BUILD_INFO: &str = "usher_service_build_info";
 
@@ -38,6 +45,10 @@ const REQUEST_BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 
 
 /// OpenTelemetry's bounds for databases, in seconds.
 const OPERATION_BUCKETS: [f64; 9] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
+
+/// From a small model on one row to a large one, in seconds.
+const INFERENCE_BUCKETS: [f64; 12] =
+    [0.000_01, 0.000_025, 0.000_1, 0.000_25, 0.001, 0.002_5, 0.01, 0.025, 0.1, 0.25, 1.0, 10.0];
 
 /// A status, a route and a method: all of few, so that there are few series.
 type RequestKind = (u16, &'static str, &'static str);
@@ -67,6 +78,16 @@ impl Metrics {
             HistogramOpts::new(OPERATION_DURATION, "Time of an operation on the store, in seconds.")
                 .buckets(OPERATION_BUCKETS.to_vec()),
             &["db_system_name", "db_operation_name"],
+        )?)?;
+        recorder.try_register_metric(HistogramVec::new(
+            HistogramOpts::new(RUN_DURATION, "Time of a model's run on one or several rows, in seconds.")
+                .buckets(INFERENCE_BUCKETS.to_vec()),
+            &["model", "version"],
+        )?)?;
+        recorder.try_register_metric(HistogramVec::new(
+            HistogramOpts::new(QUEUE_DURATION, "Time from a request's tensors to their first run, in seconds.")
+                .buckets(INFERENCE_BUCKETS.to_vec()),
+            &[],
         )?)?;
         let (active_requests, open_connections) = with_local_recorder(&recorder, || {
             describe_all();
@@ -118,6 +139,24 @@ impl Metrics {
         })
     }
 
+    /// What a model's runs are counted by.
+    pub fn model(&self, name: &str, version: u64) -> ModelMetrics {
+        let (name, version) = (name.to_owned(), version.to_string());
+        with_local_recorder(&self.recorder, || ModelMetrics {
+            duration: histogram!(RUN_DURATION, "model" => name.clone(), "version" => version.clone()),
+            rows: counter!(RUN_ROWS, "model" => name, "version" => version),
+        })
+    }
+
+    /// What waits for models is counted by.
+    pub fn inference(&self) -> InferenceMetrics {
+        with_local_recorder(&self.recorder, || InferenceMetrics {
+            waited: histogram!(QUEUE_DURATION),
+            waiting: gauge!(QUEUE_REQUESTS),
+            refused: counter!(QUEUE_REFUSED),
+        })
+    }
+
     /// All that was counted, as Prometheus reads it, with the database's connections if there are any.
     ///
     /// # Errors
@@ -141,6 +180,9 @@ fn describe_all() {
     describe_gauge!(POOL_CONNECTIONS, "Connections to the database, by what they do.");
     describe_gauge!(POOL_PENDING, "Operations that wait for a connection to the database.");
     describe_counter!(POOL_TIMEOUTS, "Operations that got no connection to the database in time.");
+    describe_counter!(RUN_ROWS, "Rows that a model was run on.");
+    describe_gauge!(QUEUE_REQUESTS, "Requests whose tensors wait for a model, or are in it.");
+    describe_counter!(QUEUE_REFUSED, "Requests that were refused because too many were waiting for models.");
     describe_gauge!(START_TIME, "When the process started, in seconds since 1970.");
     describe_gauge!(BUILD_INFO, "1, with the version of the service.");
 }
@@ -164,6 +206,46 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.decrement(1.0);
+    }
+}
+
+/// What a model's runs are counted by.
+#[derive(Debug)]
+pub struct ModelMetrics {
+    duration: Histogram,
+    rows: Counter,
+}
+
+impl ModelMetrics {
+    /// Counts a run on so many rows, which took so long.
+    pub fn ran(&self, rows: usize, took: Duration) {
+        self.duration.record(took);
+        self.rows.increment(u64::try_from(rows).unwrap_or(u64::MAX));
+    }
+}
+
+/// What waits for models is counted by.
+#[derive(Debug)]
+pub struct InferenceMetrics {
+    waited: Histogram,
+    waiting: Gauge,
+    refused: Counter,
+}
+
+impl InferenceMetrics {
+    /// A request waits for a model, or is in it, until what this gives is dropped.
+    pub fn waiting(&self) -> Counted {
+        Counted::new(&self.waiting)
+    }
+
+    /// Counts a request that waited so long until its first rows were run.
+    pub fn waited(&self, time: Duration) {
+        self.waited.record(time);
+    }
+
+    /// Counts a request that was refused.
+    pub fn refused(&self) {
+        self.refused.increment(1);
     }
 }
 
@@ -282,12 +364,12 @@ mod tests {
     fn every_metric_says_what_it_is() {
         let metrics = Metrics::new().unwrap();
         metrics.request("GET", "/livez", StatusCode::OK, Duration::ZERO);
-        drop(metrics.operations("mysql"));
+        drop((metrics.operations("mysql"), metrics.model("digits", 1), metrics.inference()));
         let text = metrics.render(Some(PoolUsage { used: 0, idle: 0, waiting: 0, timeouts: 0 })).unwrap();
         let words = |line: &str| line.split(' ').nth(2).map(str::to_owned);
         let types: Vec<_> = text.lines().filter(|line| line.starts_with("# TYPE ")).filter_map(words).collect();
         let helps = text.lines().filter(|line| line.starts_with("# HELP ") && line.ends_with('.'));
         assert_eq!(helps.filter_map(words).collect::<Vec<_>>(), types);
-        assert_eq!(types.len(), 9, "{text}");
+        assert_eq!(types.len(), 14, "{text}");
     }
 }

@@ -163,7 +163,7 @@ impl Plan<'_> {
 
     fn load(&self, contender: &Contender, case: Case, time: Duration) -> Result<Tally> {
         let url = format!("http://{}{}", contender.serving.address, case.path);
-        let tally = load::run(self.processors, Load { url: &url, connections: case.connections, time });
+        let tally = load::run(self.processors, Load { url: &url, connections: case.connections, time, script: None });
         // It ends the load, too, which would then be an error of its own.
         self.interruption.check()?;
         let tally = tally?;

@@ -72,7 +72,7 @@ pub fn bench(paths: &Paths, options: &Options) -> Result<()> {
     let compiled = folder.path().join("guest.so");
     capture(Command::new(paths.wasmedge_bin()).arg("compile").arg(&guest).arg(&compiled))?;
     let programs = Programs { paths, native, plugin, compiled };
-    let measured = files::entries(&models(paths))?
+    let measured = files::entries(&paths.models())?
         .iter()
         .filter(|entry| entry.path().is_dir())
         .map(|entry| programs.measure(&entry.file_name().to_string_lossy(), options))
@@ -81,13 +81,9 @@ pub fn bench(paths: &Paths, options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn models(paths: &Paths) -> std::path::PathBuf {
-    paths.root().join("models")
-}
-
 impl Programs<'_> {
     fn measure(&self, model: &str, options: &Options) -> Result<Measured> {
-        let folder = models(self.paths).join(model).join("1");
+        let folder = self.paths.models().join(model).join("1");
         let manifest = fs::read(folder.join("manifest.json")).with_context(|| format!("{model} has no manifest"))?;
         let manifest: Manifest = serde_json::from_slice(&manifest)?;
         let mut measured = Measured { model: model.to_owned(), native: Vec::new(), guest: Vec::new() };
@@ -110,7 +106,7 @@ impl Programs<'_> {
         shell.args(["--run-mode", "aot", "--dir", "."]).arg(&self.compiled);
         shell.args(["speed", model, &inferences.to_string(), &output.tensor]);
         shell.args(manifest.inputs.iter().map(|input| format!("{}={}", input.tensor, input.bytes())));
-        shell.current_dir(models(self.paths)).env("WASMEDGE_PLUGIN_PATH", &self.plugin);
+        shell.current_dir(self.paths.models()).env("WASMEDGE_PLUGIN_PATH", &self.plugin);
         microseconds(&capture(&mut shell)?)
     }
 }

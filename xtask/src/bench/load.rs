@@ -1,5 +1,6 @@
 //! The load: wrk, on a processor of its own.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -14,6 +15,8 @@ pub struct Load<'a> {
     pub connections: usize,
     /// In whole seconds.
     pub time: Duration,
+    /// What to ask, where it is no plain GET.
+    pub script: Option<&'a Path>,
 }
 
 /// What came of it.
@@ -32,7 +35,11 @@ pub struct Tally {
 pub fn run(processors: &Processors, load: Load<'_>) -> Result<Tally> {
     let mut wrk = processors.for_load("wrk");
     wrk.args(["--threads", "1", "--latency", "--connections", &load.connections.to_string()]);
-    wrk.args(["--duration", &format!("{}s", load.time.as_secs()), load.url]);
+    wrk.args(["--duration", &format!("{}s", load.time.as_secs())]);
+    if let Some(script) = load.script {
+        wrk.arg("--script").arg(script);
+    }
+    wrk.arg(load.url);
     let output = capture(&mut wrk)?;
     tally_in(&output).with_context(|| format!("wrk at {}:\n{output}", load.url))
 }

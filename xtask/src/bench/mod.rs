@@ -6,6 +6,7 @@ mod idle;
 mod inference;
 mod load;
 mod machine;
+mod predict;
 mod report;
 mod serving;
 mod statistics;
@@ -21,6 +22,8 @@ use clap::{Args, Subcommand, value_parser};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
+use self::machine::Processors;
+use crate::artifacts::Forms;
 use crate::files;
 use crate::paths::Paths;
 use crate::versions::Versions;
@@ -33,6 +36,8 @@ pub enum Subject {
     Http(Options),
     /// Inferences in a guest, side by side with the library called natively
     Inference(inference::Options),
+    /// Requests that run a model, and what those who ask for users notice of them
+    Predict(predict::Options),
 }
 
 /// How long it is measured.
@@ -46,21 +51,26 @@ pub struct Options {
     seconds: u64,
 }
 
-/// Measures, and writes bench/RESULTS.md when all went well.
+/// Measures.
 pub fn bench(paths: &Paths, subject: &Subject) -> Result<()> {
-    let options = match subject {
-        Subject::Http(options) => options,
+    let measure: &dyn Fn(&Forms, &Processors) -> Result<()> = match subject {
         Subject::Inference(options) => return inference::bench(paths, options),
+        Subject::Http(options) => &|forms, processors| http(paths, forms, processors, options),
+        Subject::Predict(options) => &|forms, processors| predict::bench(forms, processors, &paths.models(), options),
     };
     // Asked before the minutes that building may take.
-    let processors = machine::Processors::of_this_machine()?;
+    let processors = Processors::of_this_machine()?;
     system::provide_programs(&Versions::pinned()?.bench.packages, "the benchmarks use")?;
-    let forms = artifacts::forms(paths)?;
-    let machine = machine::Machine::describe(paths, &processors)?;
+    measure(&artifacts::forms(paths)?, &processors)
+}
+
+/// Measures, and writes bench/RESULTS.md when all went well.
+fn http(paths: &Paths, forms: &Forms, processors: &Processors, options: &Options) -> Result<()> {
+    let machine = machine::Machine::describe(paths, processors)?;
     let interruption = Interruption::noticed()?;
     let plan = http::Plan {
-        forms: &forms,
-        processors: &processors,
+        forms,
+        processors,
         rounds: options.rounds,
         time: Duration::from_secs(options.seconds),
         interruption: &interruption,

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
@@ -107,7 +108,17 @@ pub struct Serving {
 impl Serving {
     /// Starts it in a folder of its own, and waits until it serves.
     pub fn start(way: Way, forms: &Forms, processors: &Processors) -> Result<Self> {
-        let mut started = Started::by(way.command(forms, processors)?)?;
+        Self::by(way, way.command(forms, processors)?)
+    }
+
+    /// The same by a worker of usher's, which may read the models.
+    pub fn with_models(forms: &Forms, processors: &Processors, models: &Path) -> Result<Self> {
+        let models = format!("models:{}:ro", models.display());
+        Self::by(Way::Usher, usher(forms, processors, &["--dir", ".", "--dir", &models])?)
+    }
+
+    fn by(way: Way, command: Command) -> Result<Self> {
+        let mut started = Started::by(command)?;
         let lines = Lines::of(started.child.stdout.take().context("a service has no output")?);
         let address = lines.address_after("listening on http://")?;
         let pid = match way.is_under_usher() {
