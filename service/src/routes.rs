@@ -10,6 +10,7 @@ use percent_encoding::percent_decode_str;
 use crate::App;
 use crate::handlers::{Answer, classify, health, metrics, open_inference, serving, users};
 use crate::inference::Place;
+use crate::inference::repository::version_number;
 use crate::problem::{Kind, Problem};
 
 /// Largest body of a request, in bytes.
@@ -72,7 +73,7 @@ impl<'a> ModelPath<'a> {
     /// The version, if one is named.
     pub(crate) fn version(&self) -> Result<Option<u64>, Problem> {
         let wrong = || Problem::new(Kind::InvalidParameter, "a version is a number, written in digits");
-        self.version.map(|text| text.parse().map_err(|_| wrong())).transpose()
+        self.version.map(|text| version_number(text).ok_or_else(wrong)).transpose()
     }
 }
 
@@ -424,6 +425,15 @@ mod tests {
             for method in ["GET", "POST", "OPTIONS"] {
                 assert_eq!(ask(&app, method, path, "{}").status(), StatusCode::NOT_FOUND, "{method} {path}");
             }
+        }
+    }
+
+    #[test]
+    fn versions_are_written_in_digits() {
+        let version = |text| ModelPath::of(("a", Some(text))).version();
+        assert_eq!((version("12").unwrap(), version("007").unwrap()), (Some(12), Some(7)));
+        for text in ["+1", "-1", "1.0", "one", "%31", "18446744073709551616"] {
+            assert!(version(text).is_err(), "{text}");
         }
     }
 

@@ -12,6 +12,7 @@ use super::{Answer, content, json};
 use crate::App;
 use crate::inference::image::{ImageInput, InputError};
 use crate::inference::model::Model;
+use crate::inference::repository::version_number;
 use crate::inference::tensor::{DataType, Quantization, TensorSpec};
 use crate::problem::{Kind, Problem};
 use crate::routes::INFERENCE_BODY_MAX;
@@ -39,7 +40,8 @@ struct Scored {
 pub async fn image(app: &App, request: &Request<Bytes>) -> Answer {
     let query = Query::parse(request.uri().query(), &["model", "version", "top"])?;
     let name = query.get("model", |name| Ok(name.to_owned()))?;
-    let version = query.get("version", |text| text.parse::<u64>().map_err(|_| "must be a version's number".into()))?;
+    let version =
+        query.get("version", |text| version_number(text).ok_or_else(|| "must be a version's number".into()))?;
     let top = query.get("top", |text| {
         let top = text.parse().ok().filter(|top| (1..=TOP_MAX).contains(top));
         top.ok_or_else(|| format!("must be an integer from 1 to {TOP_MAX}").into())

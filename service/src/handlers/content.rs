@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use bytes::Bytes;
-use flate2::read::{GzDecoder, ZlibDecoder};
+use flate2::read::{MultiGzDecoder, ZlibDecoder};
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Request};
 
@@ -42,7 +42,7 @@ pub fn decoded(request: &Request<Bytes>, bytes_max: usize) -> Result<Bytes, Prob
     // One byte more than may be, to see whether there are more.
     let limit = u64::try_from(bytes_max).unwrap_or(u64::MAX).saturating_add(1);
     let read = match () {
-        () if is("gzip") || is("x-gzip") => GzDecoder::new(&**body).take(limit).read_to_end(&mut whole),
+        () if is("gzip") || is("x-gzip") => MultiGzDecoder::new(&**body).take(limit).read_to_end(&mut whole),
         () if is("deflate") => ZlibDecoder::new(&**body).take(limit).read_to_end(&mut whole),
         () => {
             return Err(coding_not_taken(
@@ -114,6 +114,7 @@ mod tests {
             ("identity", b"tensor".to_vec()),
             ("gzip", gzip(b"tensor")),
             ("X-GZIP", gzip(b"tensor")),
+            ("gzip", [gzip(b"ten"), gzip(b"sor")].concat()),
             ("deflate", zlib.finish().unwrap()),
         ] {
             assert_eq!(decoded(&request(coding, body.clone()), 6).unwrap(), "tensor", "{coding}");
@@ -133,6 +134,7 @@ mod tests {
     fn damaged_and_exploding_bodies_are_refused() {
         let status = |body| decoded(&request("gzip", body), 1 << 20).unwrap_err().into_response().status();
         assert_eq!(status(b"tensor".to_vec()), StatusCode::BAD_REQUEST);
+        assert_eq!(status([&gzip(b"tensor")[..], b"and more"].concat()), StatusCode::BAD_REQUEST);
         assert_eq!(status(gzip(b"tensor").into_iter().take(12).collect()), StatusCode::BAD_REQUEST);
         assert_eq!(status(gzip(&vec![0; 64 << 20])), StatusCode::PAYLOAD_TOO_LARGE);
     }

@@ -80,7 +80,8 @@ fn json_length(request: &Request<Bytes>) -> Result<Option<usize>, Problem> {
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
         (Some(value), None) => {
-            let length = value.to_str().ok().and_then(|text| text.parse().ok());
+            let digits = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+            let length = digits.and_then(|text| text.parse().ok());
             let wrong =
                 || malformed("Inference-Header-Content-Length must be how many bytes of JSON the body begins with");
             length.map(Some).ok_or_else(wrong)
@@ -439,7 +440,7 @@ mod tests {
             json_length(&request)
         };
         assert_eq!((length(&[]).unwrap(), length(&["12"]).unwrap()), (None, Some(12)));
-        for wrong in [&["-1"][..], &["x"], &["1.5"], &[""], &["99999999999999999999"], &["1", "1"]] {
+        for wrong in [&["-1"][..], &["+1"], &["x"], &["1.5"], &[""], &["99999999999999999999"], &["1", "1"]] {
             assert!(length(wrong).is_err(), "{wrong:?}");
         }
     }

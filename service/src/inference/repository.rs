@@ -168,7 +168,7 @@ fn load_versions(name: &str, folder: &Path, has_extension: bool, metrics: &Metri
 }
 
 /// A version's number: digits, as TensorFlow Serving takes them.
-fn version_number(name: &str) -> Option<u64> {
+pub fn version_number(name: &str) -> Option<u64> {
     name.bytes().all(|byte| byte.is_ascii_digit()).then(|| name.parse().ok()).flatten()
 }
 
