@@ -4,7 +4,7 @@ use std::env;
 use std::io::Write;
 use std::process::Command;
 
-use harness::{Database, Runtime, Service, artifacts};
+use harness::{Database, Runtime, Service, artifacts, shipped_models};
 
 const README: &str = include_str!("../../README.md");
 
@@ -23,7 +23,7 @@ fn examples() -> Vec<(String, String)> {
 
 #[test]
 fn every_example_gives_the_output_shown() {
-    let service = Service::builder(Runtime::Usher).start();
+    let service = Service::builder(Runtime::Usher).models(&shipped_models()).start();
     let (address, admin) = (service.address().to_string(), service.admin().to_string());
     let folders = format!("{}:{}", artifacts::usher().parent().unwrap().display(), env::var("PATH").unwrap());
     let examples = examples();
@@ -31,6 +31,7 @@ fn every_example_gives_the_output_shown() {
     for (command, shown) in examples {
         let line = command.replace("localhost:8080", &address).replace("localhost:9090", &admin);
         let mut shell = Command::new("sh");
+        shell.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
         let output = shell.args(["-c", &line]).env("PATH", &folders).env("USHER_ADMIN", &admin).output().unwrap();
         let got = String::from_utf8(output.stdout).unwrap();
         assert_eq!(masked(got.trim_end()), masked(shown.trim_end()), "{command}");
@@ -121,7 +122,8 @@ fn metrics_block(language: &str) -> &'static str {
 #[test]
 fn the_metrics_are_those_that_are_served() {
     let database = Database::start();
-    let service = Service::builder(Runtime::Usher).env("DATABASE_URL", database.url()).start();
+    let builder = Service::builder(Runtime::Usher).models(&shipped_models());
+    let service = builder.env("DATABASE_URL", database.url()).start();
     assert_eq!(service.get("/livez").status, 200);
     let served = service.ask_usher("GET", "/metrics").body;
     let mut served: Vec<String> = served

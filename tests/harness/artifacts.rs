@@ -68,6 +68,11 @@ pub fn promtool() -> PathBuf {
     artifact("USHER_PROMTOOL")
 }
 
+/// A Python that has what the scripts in `tests/clients` import.
+pub fn python() -> PathBuf {
+    artifact("USHER_PYTHON")
+}
+
 /// The plugin by which guests run models.
 pub fn plugin() -> PathBuf {
     artifact("USHER_PLUGIN")

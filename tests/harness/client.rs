@@ -49,6 +49,15 @@ impl Reply {
         let kind = text("type").strip_prefix("urn:usher:problem:").expect("our types").to_owned();
         (kind, text("detail"))
     }
+
+    /// Asserts an error of that status as the protocols for inference have it, and gives what it says.
+    pub fn inference_error(&self, status: u16) -> String {
+        let document = self.expect(status);
+        assert_eq!(self.header("content-type"), Some("application/json"), "{self:?}");
+        let members = document.as_object().unwrap_or_else(|| panic!("{self:?}"));
+        assert_eq!(members.keys().collect::<Vec<_>>(), ["error"], "{self:?}");
+        members["error"].as_str().unwrap_or_else(|| panic!("{self:?}")).to_owned()
+    }
 }
 
 /// The status codes of answers that came one after the other.
@@ -198,11 +207,24 @@ impl Raw {
     /// # Errors
     /// What the system says.
     pub fn reply(&mut self) -> io::Result<Reply> {
-        let mut reply = self.reply_head()?;
+        let (reply, body) = self.reply_bytes()?;
+        Ok(Reply { body: String::from_utf8_lossy(&body).into_owned(), ..reply })
+    }
+
+    /// Sends a request and reads one answer, with the body as bytes.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn request_bytes(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<(Reply, Vec<u8>)> {
+        self.send(bytes)?;
+        self.reply_bytes()
+    }
+
+    fn reply_bytes(&mut self) -> io::Result<(Reply, Vec<u8>)> {
+        let reply = self.reply_head()?;
         let mut body = vec![0; reply.header("content-length").map_or(0, |length| length.parse().unwrap())];
         self.0.read_exact(&mut body)?;
-        reply.body = String::from_utf8_lossy(&body).into_owned();
-        Ok(reply)
+        Ok((reply, body))
     }
 
     /// Reads one answer that has no body, whatever its `Content-Length` says: one to HEAD.

@@ -15,6 +15,7 @@ mod flavour;
 mod lines;
 mod load;
 mod metrics;
+mod models;
 mod modules;
 mod process;
 mod proxy;
@@ -34,6 +35,7 @@ pub use flavour::Flavour;
 pub use lines::Lines;
 pub use load::{Connections, Load, Tally};
 pub use metrics::{Metrics, assert_well_formed};
+pub use models::{Models, client, images, shipped_file, shipped_models, small_models};
 pub use modules::{make_module, variant};
 pub use process::{
     Usage, can_have_own_mounts, children, precise_cpu, proportional_anonymous_kib, proportional_kib,

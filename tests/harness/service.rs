@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -50,6 +51,9 @@ pub struct Builder {
     watched: bool,
     module: Option<PathBuf>,
     program: Option<PathBuf>,
+    models: Option<PathBuf>,
+    plugins: Option<PathBuf>,
+    wasmedge: Option<PathBuf>,
 }
 
 impl Builder {
@@ -123,6 +127,30 @@ impl Builder {
         self
     }
 
+    /// Grants the guest a folder of models, and gives it the plugin that runs them.
+    pub fn models(mut self, folder: &Path) -> Self {
+        self.models = Some(folder.into());
+        self.plugins(&artifacts::plugin())
+    }
+
+    /// Has WasmEdge look for its plugins there.
+    pub fn plugins(mut self, place: &Path) -> Self {
+        self.plugins = Some(place.into());
+        self
+    }
+
+    /// Has a WasmEdge that has no plugins, which is made in a folder: from 0.17 on it looks beside itself for them,
+    /// wherever else it is told to look.
+    pub fn without_plugins(mut self, folder: &Path) -> Self {
+        let installed = match self.runtime {
+            Runtime::Usher => return self.arg("--no-plugins"),
+            Runtime::OldestAot | Runtime::OldestInterpreter => artifacts::oldest_wasmedge(),
+            _ => artifacts::wasmedge(),
+        };
+        self.wasmedge = Some(copy_without_plugins(&installed, folder));
+        self.plugins(&folder.join("plugin"))
+    }
+
     /// Runs a shell command in the process before it becomes the service, such as `ulimit -n 64`.
     pub fn shell(mut self, command: &str) -> Self {
         self.shell.push(command.into());
@@ -133,7 +161,18 @@ impl Builder {
         let socket = |listener: &Arc<TcpListener>| OwnedFd::from(listener.try_clone().unwrap()).into();
         let stdin = self.listener.as_ref().map_or_else(Stdio::null, socket);
         let stdout = self.control_listener.as_ref().map_or_else(Stdio::piped, socket);
+        if self.runtime == Runtime::Usher {
+            self.link_models(folder);
+        }
         self.command(folder).stdin(stdin).stdout(stdout).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// Puts the models where usher finds them without being told; they are there already after a restart.
+    fn link_models(&self, folder: &Path) {
+        let place = folder.join("models");
+        if let Some(models) = self.models.as_ref().filter(|_| !place.exists()) {
+            symlink(models, place).unwrap();
+        }
     }
 
     /// The command that becomes the service, with its folder as the working directory.
@@ -157,14 +196,18 @@ impl Builder {
             Runtime::Usher => drop(command.env_clear().envs(self.ushers_environment())),
             _ => {}
         }
+        if let Some(place) = &self.plugins {
+            command.env("WASMEDGE_PLUGIN_PATH", place);
+        }
         command
     }
 
     fn guest(&self, wasmedge: &Path, options: &[&str], module: &Path) -> Vec<String> {
-        let mut line = vec![wasmedge.display().to_string()];
+        let mut line = vec![self.wasmedge.as_deref().unwrap_or(wasmedge).display().to_string()];
         line.extend(options.iter().map(ToString::to_string));
-        for folder in std::iter::once(self.mount).chain(self.grants.iter().map(String::as_str)) {
-            line.extend(["--dir".into(), folder.into()]);
+        let models = self.models.iter().map(|folder| format!("models:{}:readonly", folder.display()));
+        for folder in std::iter::once(self.mount.to_owned()).chain(self.grants.iter().cloned()).chain(models) {
+            line.extend(["--dir".into(), folder]);
         }
         for (name, value) in &self.environment {
             line.extend(["--env".into(), format!("{name}={value}")]);
@@ -235,6 +278,24 @@ impl Builder {
     }
 }
 
+/// Makes an installed WasmEdge anew, of links to its files, and gives its program.
+fn copy_without_plugins(program: &Path, folder: &Path) -> PathBuf {
+    let prefix = program.parent().and_then(Path::parent).unwrap();
+    fs::create_dir_all(folder.join("plugin")).unwrap();
+    for part in ["lib", "libexec"] {
+        fs::create_dir_all(folder.join(part)).unwrap();
+        for file in fs::read_dir(prefix.join(part)).into_iter().flatten() {
+            let file = file.unwrap();
+            symlink(file.path(), folder.join(part).join(file.file_name())).unwrap();
+        }
+    }
+    fs::create_dir_all(folder.join("bin")).unwrap();
+    let made = folder.join("bin/wasmedge");
+    // It finds the rest from where it is itself.
+    fs::copy(program, &made).unwrap();
+    made
+}
+
 /// A service that ended by itself.
 #[derive(Debug)]
 pub struct Failed {
@@ -290,6 +351,9 @@ impl Service {
             watched: false,
             module: None,
             program: None,
+            models: None,
+            plugins: None,
+            wasmedge: None,
         }
     }
 

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::paths::Paths;
 use crate::versions::Versions;
-use crate::{aot, cargo, host, mariadb, module, mysql, plugin, promtool, wasmedge};
+use crate::{aot, cargo, host, mariadb, module, mysql, plugin, promtool, python, wasmedge};
 
 /// The service in each of its forms, and what runs it.
 pub struct Forms {
@@ -22,7 +22,8 @@ pub struct Forms {
     pub plugin: PathBuf,
 }
 
-/// Those, the oldest that has to do, the databases that the service can use, and what checks its metrics.
+/// Those, the oldest that has to do, the databases that the service can use, what checks its metrics, and what runs
+/// clients that are written in Python.
 pub struct Artifacts {
     forms: Forms,
     oldest_aot: PathBuf,
@@ -30,12 +31,13 @@ pub struct Artifacts {
     mariadb: PathBuf,
     mysql: PathBuf,
     promtool: PathBuf,
+    python: PathBuf,
     plugin_guest: PathBuf,
 }
 
 impl Artifacts {
     /// The variables by which the tests know them.
-    pub fn variables(&self) -> [(&'static str, &PathBuf); 13] {
+    pub fn variables(&self) -> [(&'static str, &PathBuf); 14] {
         let forms = &self.forms;
         [
             ("USHER_WASM", &forms.wasm),
@@ -51,6 +53,7 @@ impl Artifacts {
             ("USHER_MARIADB", &self.mariadb),
             ("USHER_MYSQL", &self.mysql),
             ("USHER_PROMTOOL", &self.promtool),
+            ("USHER_PYTHON", &self.python),
             ("USHER_PLUGIN_GUEST", &self.plugin_guest),
         ]
     }
@@ -62,6 +65,7 @@ pub fn prepare(paths: &Paths) -> Result<Artifacts> {
     mariadb::provide(paths, &versions.mariadb)?;
     mysql::provide(paths, &versions.mysql)?;
     promtool::provide(paths, &versions.promtool)?;
+    python::provide(paths, &versions.python)?;
     wasmedge::provide_oldest(paths, &versions.oldest_wasmedge)?;
     let wasm = module::build(paths)?;
     let plugin_guest = plugin::guest(paths, &versions.rust.target)?;
@@ -77,6 +81,7 @@ pub fn prepare(paths: &Paths) -> Result<Artifacts> {
         mariadb: paths.mariadb(),
         mysql: paths.mysql(),
         promtool: paths.promtool_bin(),
+        python: paths.python_bin(),
         plugin_guest,
     })
 }

@@ -34,6 +34,7 @@ mod plugin;
 mod process;
 mod progress;
 mod promtool;
+mod python;
 mod run;
 mod setup;
 mod standin;

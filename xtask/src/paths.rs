@@ -91,6 +91,21 @@ impl Paths {
         self.promtool().join("bin/promtool")
     }
 
+    /// Python with the clients that tests use: a virtual environment.
+    pub fn python(&self) -> PathBuf {
+        self.tools().join("python")
+    }
+
+    /// Its interpreter.
+    pub fn python_bin(&self) -> PathBuf {
+        self.python().join("bin/python")
+    }
+
+    /// The versions and hashes of those clients.
+    pub fn requirements(&self) -> PathBuf {
+        self.root.join("tests/clients/requirements.txt")
+    }
+
     /// Modules compiled ahead of time for the oldest WasmEdge.
     pub fn oldest_aot_cache(&self) -> PathBuf {
         self.tools().join("aot-oldest")

@@ -16,6 +16,7 @@ pub struct Versions {
     pub bench: Packages,
     pub mariadb: Packages,
     pub promtool: Packages,
+    pub python: Packages,
     pub mysql: Release,
 }
 
