@@ -22,8 +22,8 @@ pub struct Session {
     outputs: Vec<Tensor>,
     /// How many rows the tensors have memory for.
     rows: usize,
-    /// How many rows there may be; as many as the model says, where that is fixed.
-    most_rows: usize,
+    /// How many rows there may be, where the number is not the model's own.
+    most_rows: Option<usize>,
     /// What its tensors' handles have in common.
     mark: u32,
     /// Whether the tensors have lost their memory.
@@ -55,7 +55,7 @@ impl Session {
         let rows = rows_of(&model);
         let sizes = (0..model.inputs.len()).map(|index| Some(interpreter.input(index)?.len()));
         let sizes: Vec<usize> = sizes.collect::<Option<_>>().ok_or(Wrong::Model)?;
-        let most_rows = if batches { most_rows(rows, &model) } else { rows };
+        let most_rows = batches.then(|| most_rows(rows, &model));
         let inputs = model.inputs.into_iter().zip(sizes);
         let inputs = inputs.map(|(tensor, size)| Input { tensor, row_bytes: size / rows, rows, kept: Vec::new() });
         Ok(Self {
@@ -212,14 +212,13 @@ fn most_rows(rows: usize, model: &Model) -> usize {
     fitting.clamp(rows, MAX_ROWS.max(rows))
 }
 
-/// How many rows data has; none where it is not a number of rows that can be.
-fn rows_in(bytes: usize, row_bytes: usize, rows: usize, most: usize) -> Option<usize> {
+/// How many rows data has; none where it is not a number of rows that can be. There is memory for `rows` now.
+fn rows_in(bytes: usize, row_bytes: usize, rows: usize, most: Option<usize>) -> Option<usize> {
     if bytes == row_bytes.checked_mul(rows)? {
         return Some(rows);
     }
     let given = bytes.checked_div(row_bytes).filter(|_| bytes.is_multiple_of(row_bytes))?;
-    // With a fixed number of rows there is no other.
-    (most > rows && (1..=most).contains(&given)).then_some(given)
+    (1..=most?).contains(&given).then_some(given)
 }
 
 #[cfg(test)]
@@ -228,13 +227,15 @@ mod tests {
 
     #[test]
     fn data_has_a_whole_number_of_rows_within_bounds() {
-        assert_eq!(rows_in(8, 8, 1, 1024), Some(1));
-        assert_eq!(rows_in(8 * 1024, 8, 1, 1024), Some(1024));
-        for bytes in [0, 7, 9, 8 * 1025] {
-            assert_eq!(rows_in(bytes, 8, 1, 1024), None, "{bytes}");
+        let most = Some(1024);
+        for now in [1, 2, 1024] {
+            assert_eq!((rows_in(8, 8, now, most), rows_in(8 * 1024, 8, now, most)), (Some(1), most), "{now}");
         }
-        assert_eq!(rows_in(16, 8, 1, 1), None, "no batches");
-        assert_eq!((rows_in(0, 0, 1, 1024), rows_in(4, 0, 1, 1024)), (Some(1), None), "rows of nothing");
-        assert_eq!((rows_in(32, 8, 4, 4), rows_in(8, 8, 4, 4)), (Some(4), None), "a fixed number of rows");
+        for bytes in [0, 7, 9, 8 * 1025] {
+            assert_eq!(rows_in(bytes, 8, 1, most), None, "{bytes}");
+        }
+        assert_eq!(rows_in(16, 8, 1, None), None, "no batches");
+        assert_eq!((rows_in(0, 0, 1, most), rows_in(4, 0, 1, most)), (Some(1), None), "rows of nothing");
+        assert_eq!((rows_in(32, 8, 4, None), rows_in(8, 8, 4, None)), (Some(4), None), "a fixed number of rows");
     }
 }

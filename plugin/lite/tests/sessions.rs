@@ -140,6 +140,9 @@ fn data_of_another_size_and_unknown_names_are_refused() {
     opened.set(0, &row.repeat(MAX_ROWS)).unwrap();
     opened.run().unwrap();
     assert_eq!(opened.outputs()[0].len(), MAX_ROWS * 40, "ten floats a row");
+    opened.set(0, &row).unwrap();
+    opened.run().unwrap();
+    assert_eq!(opened.outputs()[0].len(), 40, "and back to one");
     let session = opened.sessions.get(opened.handle).unwrap();
     assert_eq!(session.input_called(b"pixels of another"), Err(Wrong::Name));
     assert_eq!(session.output_called(b""), Err(Wrong::Name));
