@@ -115,12 +115,25 @@ impl PrivateApt {
     /// Unpacks a release of something, dependencies included, from the first suite that has it, and
     /// gives the folder: below `staging`, as is all that this needs.
     pub fn unpack_release(wanted: &Release, staging: &Path) -> Result<PathBuf> {
+        let (apt, unpacked) = Self::with_release(wanted, staging)?;
+        apt.unpack(&wanted.packages, &[], &unpacked)?;
+        Ok(unpacked)
+    }
+
+    /// The same without what it depends on.
+    pub fn unpack_release_alone(wanted: &Release, staging: &Path) -> Result<PathBuf> {
+        let (apt, unpacked) = Self::with_release(wanted, staging)?;
+        apt.unpack_alone(&wanted.packages, &unpacked)?;
+        Ok(unpacked)
+    }
+
+    /// One that knows the first suite that has what is wanted, and an empty folder to unpack into.
+    fn with_release(wanted: &Release, staging: &Path) -> Result<(Self, PathBuf)> {
         let unpacked = staging.join("unpacked");
         files::make_folder(&unpacked)?;
         let apt = Self::new(staging.join("apt"))?;
         apt.use_suite_with(wanted)?;
-        apt.unpack(&wanted.packages, &[], &unpacked)?;
-        Ok(unpacked)
+        Ok((apt, unpacked))
     }
 
     /// Reads the lists of the first suite that has what is wanted.

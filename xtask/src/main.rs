@@ -23,7 +23,9 @@ mod bundle;
 mod cargo;
 mod clang;
 mod database;
+mod deploy;
 mod host;
+mod kubectl;
 mod library;
 mod links;
 mod mariadb;
@@ -93,6 +95,9 @@ enum Task {
         /// The long tests too (soak, large data)
         #[arg(long)]
         long: bool,
+        /// Only the manifests in k8s/: rendered, validated, and held against our rules
+        #[arg(long, conflicts_with_all = ["long", "filter"])]
+        deploy: bool,
         /// Only the tests whose name contains one of these
         filter: Vec<String>,
     },
@@ -133,7 +138,8 @@ fn perform(task: Task) -> Result<()> {
             let options = run::Options { listen, interpret, env };
             run::run(&paths, &options)?;
         }
-        Task::Test { long, filter } => test::test(&paths, long, &filter)?,
+        Task::Test { deploy: true, .. } => deploy::test(&paths)?,
+        Task::Test { long, filter, .. } => test::test(&paths, long, &filter)?,
         Task::Bench { subject } => bench::bench(&paths, &subject)?,
         Task::Artifacts => artifacts::prepare(&paths)?
             .variables()

@@ -106,6 +106,21 @@ impl Paths {
         self.root.join("tests/clients/requirements.txt")
     }
 
+    /// What renders the manifests in tests: a program in `bin`.
+    pub fn kubectl(&self) -> PathBuf {
+        self.tools().join("kubectl")
+    }
+
+    /// What validates them: a virtual environment of Python.
+    pub fn kubernetes_validate(&self) -> PathBuf {
+        self.tools().join("kubernetes-validate")
+    }
+
+    /// The manifests for Kubernetes.
+    pub fn k8s(&self) -> PathBuf {
+        self.root.join("k8s")
+    }
+
     /// Modules compiled ahead of time for the oldest WasmEdge.
     pub fn oldest_aot_cache(&self) -> PathBuf {
         self.tools().join("aot-oldest")

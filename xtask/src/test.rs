@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use crate::paths::Paths;
 use crate::progress::seconds;
 use crate::versions::Versions;
-use crate::{artifacts, cargo, setup, system};
+use crate::{artifacts, cargo, deploy, setup, system};
 
 /// Makes the long tests run too.
 const LONG: &str = "USHER_LONG";
@@ -30,6 +30,7 @@ pub fn test(paths: &Paths, long: bool, filter: &[String]) -> Result<()> {
     steps.step("clippy for the guest", || {
         run(&format!("clippy -p service -p plugin-guest --target {target} --locked -- -D warnings"))
     })?;
+    steps.step("manifests", || deploy::test(paths))?;
     let made = steps.step("build and compile", || artifacts::prepare(paths))?;
     steps.step("tests", || {
         let mut tests = cargo::cargo(paths, &["test", "--workspace", "--locked", "--"]);

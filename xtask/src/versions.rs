@@ -18,6 +18,8 @@ pub struct Versions {
     pub promtool: Packages,
     pub python: Packages,
     pub mysql: Release,
+    pub kubectl: Release,
+    pub kubernetes_validate: Packages,
 }
 
 /// A version of something, and the Debian suites that may carry it. The first package has its version.

@@ -1,0 +1,102 @@
+//! The manifests in `k8s/`, checked without a cluster: rendered by kubectl, validated against the schemas of each
+//! version of Kubernetes that is supported, and held against rules of our own.
+
+mod manifests;
+mod rules;
+mod validator;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::kubectl;
+use crate::paths::Paths;
+use crate::process::capture;
+use crate::versions::Versions;
+use manifests::Manifests;
+use validator::Validator;
+
+/// The oldest Kubernetes that the manifests are for: the first that sleeps before it stops a container without being
+/// told to by a feature gate.
+const OLDEST: &str = "1.30";
+
+/// What people apply, below `k8s/overlays`.
+const OVERLAYS: [&str; 3] = ["wasm", "host", "dev"];
+
+/// Checks all manifests, or says why they cannot be checked on this machine.
+pub fn test(paths: &Paths) -> Result<()> {
+    match Tools::provide(paths) {
+        Ok(tools) => tools.check_all(paths),
+        Err(error) => {
+            eprintln!("\nSKIP: the manifests were not checked: {error:#}\n");
+            Ok(())
+        }
+    }
+}
+
+struct Tools {
+    kubectl: PathBuf,
+    validator: Validator,
+    versions: Vec<String>,
+}
+
+impl Tools {
+    fn provide(paths: &Paths) -> Result<Self> {
+        let pinned = Versions::pinned()?;
+        let kubectl = kubectl::provide(paths, &pinned.kubectl)?;
+        let validator = Validator::provide(paths, &pinned.kubernetes_validate)?;
+        let versions = validator.versions_from(OLDEST)?;
+        Ok(Self { kubectl, validator, versions })
+    }
+
+    fn check_all(&self, paths: &Paths) -> Result<()> {
+        for overlay in OVERLAYS {
+            let rendered = self.render(&paths.k8s().join("overlays").join(overlay))?;
+            self.check(&rendered).with_context(|| format!("k8s/overlays/{overlay}"))?;
+            eprintln!("k8s/overlays/{overlay}: {}", self.passed());
+        }
+        let pod = paths.k8s().join("check-node.yaml");
+        let pod = fs::read_to_string(&pod).with_context(|| format!("cannot read {}", pod.display()))?;
+        self.check(&pod).context("k8s/check-node.yaml")?;
+        eprintln!("k8s/check-node.yaml: {}", self.passed());
+        self.check_component(paths).context("k8s/components/service-monitor")
+    }
+
+    fn passed(&self) -> String {
+        let ends = self.versions.first().zip(self.versions.last());
+        let range = ends.map(|(oldest, newest)| format!("{oldest} to {newest}")).unwrap_or_default();
+        format!("valid for Kubernetes {range}, and by our rules")
+    }
+
+    fn render(&self, folder: &Path) -> Result<String> {
+        capture(Command::new(&self.kubectl).arg("kustomize").arg(folder))
+    }
+
+    fn check(&self, text: &str) -> Result<()> {
+        let manifests = Manifests::parse(text)?;
+        let file = tempfile::Builder::new().suffix(".yaml").tempfile().context("cannot make a temporary file")?;
+        fs::write(file.path(), text).context("cannot write the rendered manifests")?;
+        for version in &self.versions {
+            self.validator.validate(file.path(), version, manifests.len())?;
+        }
+        refuse(&rules::broken(&manifests))
+    }
+
+    /// A component is for an overlay, so it is rendered with one. The operator's kinds are none of Kubernetes' own, hence
+    /// no validator's matter.
+    fn check_component(&self, paths: &Paths) -> Result<()> {
+        let host = self.render(&paths.k8s().join("overlays/host"))?;
+        let component = self.render(&paths.k8s().join("components/service-monitor"))?;
+        let together = Manifests::parse(&format!("{host}\n---\n{component}"))?;
+        refuse(&rules::broken(&together))?;
+        eprintln!("k8s/components/service-monitor: renders, and finds what it scrapes");
+        Ok(())
+    }
+}
+
+fn refuse(broken: &[String]) -> Result<()> {
+    ensure!(broken.is_empty(), "rules are broken:\n{}", broken.join("\n"));
+    Ok(())
+}
