@@ -65,7 +65,7 @@ pub fn prepare(paths: &Paths) -> Result<Artifacts> {
     mariadb::provide(paths, &versions.mariadb)?;
     mysql::provide(paths, &versions.mysql)?;
     promtool::provide(paths, &versions.promtool)?;
-    python::provide(paths, &versions.python)?;
+    python::provide_clients(paths, &versions.python)?;
     wasmedge::provide_oldest(paths, &versions.oldest_wasmedge)?;
     let wasm = module::build(paths)?;
     let plugin_guest = plugin::guest(paths, &versions.rust.target)?;

@@ -1,5 +1,4 @@
-//! Python at `.tools/python`, with the clients that tests drive the service with: a virtual environment, for which
-//! nothing but Python itself is installed on the machine.
+//! Virtual environments of Python in `.tools`, for which nothing but Python itself is installed on the machine.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,28 +14,68 @@ use crate::{progress, system, tools};
 /// What to install where there is no apt.
 const ELSEWHERE: &str = "Python 3.11 or later with its modules venv and ensurepip";
 
-/// Ends well in a Python that can make a virtual environment with pip, and is no older than the clients need.
+/// Ends well in a Python that can make a virtual environment with pip, and is no older than the packages need.
 const CHECK: &str = "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))";
 
 /// What an environment was made of is kept in it under this name.
 const STAMP: &str = "requirements.txt";
 
-/// Puts the environment into `.tools`; quick when it is there already.
-pub fn provide(paths: &Paths, packages: &Packages) -> Result<()> {
+/// An environment, by what is in it.
+#[derive(Debug)]
+pub struct Environment<'a> {
+    /// Where it is.
+    pub folder: PathBuf,
+    /// The versions and hashes of all that is in it, as pip reads them.
+    pub requirements: &'a str,
+    /// A module that can be imported when all is there.
+    pub module: &'a str,
+    /// What it is called in messages.
+    pub name: &'a str,
+}
+
+impl Environment<'_> {
+    /// Puts it into `.tools`; quick when it is there already.
+    pub fn provide(&self, paths: &Paths, packages: &Packages) -> Result<()> {
+        tools::provide(
+            paths,
+            &self.folder,
+            |folder| self.is_ready(folder),
+            |staging, made| {
+                let python = interpreter(&packages.packages)?;
+                eprintln!("fetching {} into .tools (nothing is installed on the system)", self.name);
+                progress::during(&format!("fetching {}", self.name), "fetched", || {
+                    self.make(&python, staging, made).with_context(|| format!("{} could not be fetched", self.name))
+                })
+            },
+        )
+    }
+
+    fn make(&self, python: &Path, staging: &Path, made: &Path) -> Result<()> {
+        let requirements = staging.join(STAMP);
+        fs::write(&requirements, self.requirements).context("cannot write what pip is to fetch")?;
+        capture(Command::new(python).args(["-m", "venv"]).arg(made))?;
+        // Wheels only: a source package would run code of its own, and need a compiler.
+        let options = ["-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"];
+        let mut install = Command::new(made.join("bin/python"));
+        install.args(options).args(["--only-binary=:all:", "--require-hashes", "--requirement"]).arg(&requirements);
+        capture(&mut install)?;
+        fs::copy(&requirements, made.join(STAMP)).context("cannot note what was installed")?;
+        Ok(())
+    }
+
+    /// Whether a folder holds this environment, and its Python is still the one that it was made with.
+    fn is_ready(&self, folder: &Path) -> bool {
+        fs::read_to_string(folder.join(STAMP)).is_ok_and(|made_of| made_of == self.requirements)
+            && capture(Command::new(folder.join("bin/python")).args(["-c", &format!("import {}", self.module)])).is_ok()
+    }
+}
+
+/// Puts the clients that tests drive the service with into `.tools`.
+pub fn provide_clients(paths: &Paths, packages: &Packages) -> Result<()> {
     let wanted = paths.requirements();
     let requirements = fs::read_to_string(&wanted).with_context(|| format!("{} cannot be read", wanted.display()))?;
-    tools::provide(
-        paths,
-        &paths.python(),
-        |folder| ready(folder, &requirements),
-        |_, made| {
-            let python = interpreter(&packages.packages)?;
-            eprintln!("fetching Python packages into .tools, for the tests (nothing is installed on the system)");
-            progress::during("fetching Python clients", "fetched", || {
-                make(&python, &wanted, made).context("the Python clients, which the tests use, could not be fetched")
-            })
-        },
-    )
+    let (folder, name) = (paths.python(), "the Python clients that tests use");
+    Environment { folder, requirements: &requirements, module: "tritonclient", name }.provide(paths, packages)
 }
 
 /// The machine's Python, which is installed if there is none that will do.
@@ -55,23 +94,6 @@ fn find() -> Option<PathBuf> {
     all_on_path("python3").into_iter().find(|python| capture(Command::new(python).args(["-c", CHECK])).is_ok())
 }
 
-fn make(python: &Path, requirements: &Path, made: &Path) -> Result<()> {
-    capture(Command::new(python).args(["-m", "venv"]).arg(made))?;
-    // Wheels only: a source package would run code of its own, and need a compiler.
-    let options = ["-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"];
-    let mut install = Command::new(made.join("bin/python"));
-    install.args(options).args(["--only-binary=:all:", "--require-hashes", "--requirement"]).arg(requirements);
-    capture(&mut install)?;
-    fs::copy(requirements, made.join(STAMP)).context("cannot note what was installed")?;
-    Ok(())
-}
-
-/// Whether a folder holds an environment of these requirements whose Python is still the one that it was made with.
-fn ready(folder: &Path, requirements: &str) -> bool {
-    fs::read_to_string(folder.join(STAMP)).is_ok_and(|made_of| made_of == requirements)
-        && capture(Command::new(folder.join("bin/python")).args(["-c", "import tritonclient"])).is_ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,13 +104,16 @@ mod tests {
     fn an_environment_of_other_requirements_or_without_its_python_is_not_ready() {
         let root = tempfile::tempdir().unwrap();
         let folder = root.path();
+        let ready = |requirements| {
+            Environment { folder: folder.to_owned(), requirements, module: "numpy", name: "" }.is_ready(folder)
+        };
         files::make_folder(&folder.join("bin")).unwrap();
         fs::write(folder.join(STAMP), "numpy==2\n").unwrap();
-        assert!(!ready(folder, "numpy==2\n"), "no Python");
+        assert!(!ready("numpy==2\n"), "no Python");
         write_script(&folder.join("bin/python"), "#!/bin/sh\n").unwrap();
-        assert!(ready(folder, "numpy==2\n"));
-        assert!(!ready(folder, "numpy==3\n"));
+        assert!(ready("numpy==2\n"));
+        assert!(!ready("numpy==3\n"));
         write_script(&folder.join("bin/python"), "#!/bin/sh\nexit 1\n").unwrap();
-        assert!(!ready(folder, "numpy==2\n"));
+        assert!(!ready("numpy==2\n"));
     }
 }
