@@ -241,14 +241,12 @@ pub struct Room {
     pub place: Option<Place>,
 }
 
-/// The room for a body that says to have so many bytes, or may have as many as it likes; one that is coded may
-/// have more than it says.
-pub fn room(app: &App, path: &str, bytes: Option<usize>, is_coded: bool) -> Result<Room, Problem> {
-    if !Route::of(path).is_some_and(Route::is_inference) {
-        return Ok(Room { bytes_max: BODY_MAX, place: None });
+/// The room for the body of a request for this path.
+pub fn room(app: &App, path: &str) -> Result<Room, Problem> {
+    match Route::of(path).is_some_and(Route::is_inference) {
+        true => Ok(Room { bytes_max: INFERENCE_BODY_MAX, place: Some(app.inference.enter()?) }),
+        false => Ok(Room { bytes_max: BODY_MAX, place: None }),
     }
-    let bytes = bytes.filter(|_| !is_coded).unwrap_or(INFERENCE_BODY_MAX).min(INFERENCE_BODY_MAX);
-    Ok(Room { bytes_max: INFERENCE_BODY_MAX, place: Some(app.inference.enter(bytes)?) })
 }
 
 async fn dispatch(app: &App, route: Route<'_>, request: &Request<Bytes>) -> Answer {
@@ -499,17 +497,22 @@ mod tests {
     #[test]
     fn bodies_for_models_have_room_of_their_own_and_so_many_places() {
         let (app, _folder) = App::over_a_new_store();
-        assert_eq!(room(&app, "/api/users", None, false).unwrap().bytes_max, BODY_MAX);
+        assert_eq!(room(&app, "/api/users").unwrap().bytes_max, BODY_MAX);
         let status = |problem: Problem| problem.into_response().status();
-        let large = || room(&app, "/v1/models/a:predict", None, false);
-        let places: Vec<_> = std::iter::from_fn(|| large().ok()).collect();
+        let predict = || room(&app, "/v1/models/a:predict");
+        let places: Vec<_> = std::iter::from_fn(|| predict().ok()).collect();
+        assert_eq!(places.len(), 256);
         assert!(places.iter().all(|room| room.bytes_max == INFERENCE_BODY_MAX && room.place.is_some()));
-        assert_eq!(status(large().unwrap_err()), StatusCode::SERVICE_UNAVAILABLE);
-        assert!(room(&app, "/api/users", None, false).is_ok(), "users have nothing to do with it");
+        assert_eq!(status(predict().unwrap_err()), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(room(&app, "/api/users").is_ok(), "users have nothing to do with it");
         drop(places);
-        assert!(room(&app, "/api/classify", Some(1), true).is_ok());
-        let small: Vec<_> = std::iter::from_fn(|| room(&app, "/v2/models/a/infer", Some(1), false).ok()).collect();
-        assert_eq!(small.len(), 256, "so many requests, however small");
+        let mut first = predict().unwrap().place.unwrap();
+        let mut second = room(&app, "/api/classify").unwrap().place.unwrap();
+        first.grow(31 << 20).unwrap();
+        assert!(second.grow(2 << 20).is_err(), "so many bytes");
+        second.grow(1 << 20).unwrap();
+        drop(first);
+        second.grow(31 << 20).unwrap();
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lite::{MAX_ROWS, Model, Sessions, Wrong};
 
@@ -12,6 +13,13 @@ const MODELS: [&str; 3] = ["digits", "digits-int8", "diabetes"];
 
 /// How far results of floats may be apart that were computed in other groups.
 const TOLERANCE: f32 = 1e-5;
+
+/// One test at a time: a model is tried out in a forked child, which would find locks of the library taken for ever
+/// that another thread held in that moment. A guest has one thread.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn file(model: &str) -> Vec<u8> {
     fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../models/{model}/1/model.tflite"))).unwrap()
@@ -83,6 +91,7 @@ fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> {
 
 #[test]
 fn a_model_runs_and_its_inputs_are_zeros_at_first() {
+    let _alone = alone();
     for name in MODELS {
         let mut opened = Opened::new(name);
         let session = opened.sessions.get(opened.handle).unwrap();
@@ -108,6 +117,7 @@ fn a_model_runs_and_its_inputs_are_zeros_at_first() {
 
 #[test]
 fn many_rows_give_what_each_gives_alone_and_one_row_can_follow() {
+    let _alone = alone();
     for name in MODELS {
         let mut opened = Opened::new(name);
         let mut alone: Vec<Vec<u8>> = vec![Vec::new(); opened.model.outputs.len()];
@@ -131,6 +141,7 @@ fn many_rows_give_what_each_gives_alone_and_one_row_can_follow() {
 
 #[test]
 fn data_of_another_size_and_unknown_names_are_refused() {
+    let _alone = alone();
     let mut opened = Opened::new("digits");
     let row = opened.row(0, 1);
     let too_many = row.repeat(MAX_ROWS + 1);
@@ -151,6 +162,7 @@ fn data_of_another_size_and_unknown_names_are_refused() {
 
 #[test]
 fn inputs_with_different_numbers_of_rows_are_refused_until_they_agree() {
+    let _alone = alone();
     let mut opened = Opened::new("diabetes");
     let rows: Vec<Vec<u8>> = (0..2).map(|input| opened.row(input, 1)).collect();
     opened.set(0, &rows[0].repeat(3)).unwrap();
@@ -171,6 +183,7 @@ fn inputs_with_different_numbers_of_rows_are_refused_until_they_agree() {
 
 #[test]
 fn handles_of_what_is_gone_or_of_others_are_refused() {
+    let _alone = alone();
     let file = file("diabetes");
     let mut sessions = Sessions::new();
     let [one, other] = [0; 2].map(|_| sessions.create(&file).unwrap());
@@ -193,6 +206,7 @@ fn handles_of_what_is_gone_or_of_others_are_refused() {
 
 #[test]
 fn there_may_be_many_sessions_at_once() {
+    let _alone = alone();
     let mut sessions = Sessions::new();
     let file = file("digits");
     let handles: Vec<u32> = (0..100).map(|_| sessions.create(&file).unwrap()).collect();
@@ -206,6 +220,7 @@ fn there_may_be_many_sessions_at_once() {
 
 #[test]
 fn what_is_no_model_is_refused() {
+    let _alone = alone();
     let mut sessions = Sessions::new();
     let model = file("digits");
     let cut = |bytes: usize| model[..bytes].to_vec();
@@ -224,6 +239,7 @@ fn memory_kib() -> u64 {
 
 #[test]
 fn sessions_that_come_and_go_leave_no_memory_behind() {
+    let _alone = alone();
     let mut opened: Vec<Opened> = MODELS.into_iter().map(Opened::new).collect();
     let mut all = |times: u64| {
         for round in 0..times {

@@ -80,12 +80,12 @@ impl Inference {
         Self { repository: Repository::open(config, metrics), queue: Queue::new(metrics) }
     }
 
-    /// A place for a request whose body has so many bytes, to be held until it is answered.
+    /// A place for a request, to be held until it is answered.
     ///
     /// # Errors
     /// If there are too many already.
-    pub fn enter(&self, bytes: usize) -> Result<Place, InferenceError> {
-        self.queue.enter(bytes).ok_or(InferenceError::Full)
+    pub fn enter(&self) -> Result<Place, InferenceError> {
+        self.queue.enter()
     }
 
     /// Does something for a body of so many bytes: at once if they are few, else when it is its turn, so that

@@ -12,6 +12,7 @@ use std::time::Instant;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::yield_now;
 
+use super::InferenceError;
 use super::model::Model;
 use crate::telemetry::metrics::{InferenceMetrics, Metrics};
 
@@ -27,14 +28,19 @@ pub struct Queue {
     waiting: Mutex<VecDeque<Job>>,
     /// Told of each that is added.
     added: Notify,
-    load: Arc<Mutex<Load>>,
+    load: Arc<Load>,
     turn: tokio::sync::Mutex<()>,
-    metrics: InferenceMetrics,
 }
 
 /// How much there is at once.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Load {
+    used: Mutex<Used>,
+    metrics: InferenceMetrics,
+}
+
+#[derive(Debug, Default)]
+struct Used {
     requests: usize,
     bytes: usize,
 }
@@ -43,14 +49,31 @@ struct Load {
 #[derive(Debug)]
 pub struct Place {
     bytes: usize,
-    load: Arc<Mutex<Load>>,
+    load: Arc<Load>,
+}
+
+impl Place {
+    /// Takes room for so many bytes more, as they come: what was only announced keeps nobody out.
+    ///
+    /// # Errors
+    /// If there is no room.
+    pub fn grow(&mut self, bytes: usize) -> Result<(), InferenceError> {
+        let mut used = lock(&self.load.used);
+        if used.bytes + bytes > BYTES_MAX {
+            self.load.metrics.refused();
+            return Err(InferenceError::Full);
+        }
+        used.bytes += bytes;
+        self.bytes += bytes;
+        Ok(())
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut load = lock(&self.load);
-        load.requests -= 1;
-        load.bytes -= self.bytes;
+        let mut used = lock(&self.load.used);
+        used.requests -= 1;
+        used.bytes -= self.bytes;
     }
 }
 
@@ -83,22 +106,20 @@ impl Queue {
         Self {
             waiting: Mutex::default(),
             added: Notify::new(),
-            load: Arc::default(),
+            load: Arc::new(Load { used: Mutex::default(), metrics: metrics.inference() }),
             turn: tokio::sync::Mutex::new(()),
-            metrics: metrics.inference(),
         }
     }
 
-    /// A place for a request of so many bytes, if there is room.
-    pub fn enter(&self, bytes: usize) -> Option<Place> {
-        let mut load = lock(&self.load);
-        if load.requests >= REQUESTS_MAX || load.bytes + bytes > BYTES_MAX {
-            self.metrics.refused();
-            return None;
+    /// A place for a request, if there is one.
+    pub fn enter(&self) -> Result<Place, InferenceError> {
+        let mut used = lock(&self.load.used);
+        if used.requests >= REQUESTS_MAX {
+            self.load.metrics.refused();
+            return Err(InferenceError::Full);
         }
-        load.requests += 1;
-        load.bytes += bytes;
-        Some(Place { bytes, load: Arc::clone(&self.load) })
+        used.requests += 1;
+        Ok(Place { bytes: 0, load: Arc::clone(&self.load) })
     }
 
     /// Does something that takes long when it is its turn.
@@ -111,7 +132,7 @@ impl Queue {
 
     /// The outputs, or nothing if the model cannot be run on these inputs.
     pub async fn infer(&self, model: Arc<Model>, inputs: Vec<Vec<u8>>, rows: usize) -> Option<Vec<Vec<u8>>> {
-        let _waiting = self.metrics.waiting();
+        let _waiting = self.load.metrics.waiting();
         let (answer, outputs) = oneshot::channel();
         let empty = vec![Vec::new(); model.signature.outputs.len()];
         let job = Job { model, inputs, rows: rows.max(1), done: 0, outputs: empty, answer, since: Instant::now() };
@@ -129,7 +150,7 @@ impl Queue {
                 self.added.notified().await;
             } else {
                 let begun = batch.iter().filter(|(job, _)| job.done == 0);
-                begun.for_each(|(job, _)| self.metrics.waited(job.since.elapsed()));
+                begun.for_each(|(job, _)| self.load.metrics.waited(job.since.elapsed()));
                 self.run_batch(batch);
                 pass(turn).await;
             }

@@ -70,16 +70,17 @@ async fn admit(app: &App, crowded: bool, request: &mut Request<Body>) -> Result<
     if request.body().is_end_stream() {
         return Ok(Admitted { body: Bytes::new(), place: None });
     }
-    let Room { bytes_max, place } = room(app, request).map_err(Problem::closing)?;
-    let read = within(app.limits.body, read(request.body_mut(), bytes_max)).await;
+    let Room { bytes_max, mut place } = routes::room(app, request.uri().path()).map_err(Problem::closing)?;
+    let read = within(app.limits.body, read(request.body_mut(), bytes_max, place.as_mut())).await;
     let late = |_| Err(Problem::new(Kind::RequestTimeout, "the body took too long to arrive").closing());
-    Ok(Admitted { body: read.unwrap_or_else(late)?, place })
-}
-
-fn room(app: &App, request: &Request<Body>) -> Result<Room, Problem> {
-    let bytes = request.body().size_hint().upper().map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
-    let is_coded = request.headers().contains_key(header::CONTENT_ENCODING);
-    routes::room(app, request.uri().path(), bytes, is_coded)
+    let body = read.unwrap_or_else(late)?;
+    if let Some(place) = &mut place
+        && request.headers().contains_key(header::CONTENT_ENCODING)
+    {
+        // It may become as large as any when it is decoded.
+        place.grow(bytes_max - body.len())?;
+    }
+    Ok(Admitted { body, place })
 }
 
 /// RFC 9112 §3.2: a path, or the URL of one; host and port alone are for CONNECT.
@@ -123,7 +124,7 @@ fn is_port(text: &[u8]) -> bool {
 
 /// Reads a body of so many bytes at most. One that says beforehand that it is larger is not begun, so
 /// that a client which waits for `100 Continue` never sends it.
-async fn read(body: &mut Body, bytes_max: usize) -> Result<Bytes, Problem> {
+async fn read(body: &mut Body, bytes_max: usize, mut place: Option<&mut Place>) -> Result<Bytes, Problem> {
     let too_large =
         || Problem::new(Kind::BodyTooLarge, format!("the body must have at most {bytes_max} bytes")).closing();
     if body.size_hint().lower() > bytes_max as u64 {
@@ -137,6 +138,9 @@ async fn read(body: &mut Body, bytes_max: usize) -> Result<Bytes, Problem> {
         })?;
         if whole.len() + part.len() > bytes_max {
             return Err(too_large());
+        }
+        if let Some(place) = &mut place {
+            place.grow(part.len()).map_err(|error| Problem::from(error).closing())?;
         }
         whole.extend_from_slice(&part);
     }
