@@ -439,7 +439,7 @@ fn variables_that_kubernetes_injects_do_not_matter() {
     }
     let service = builder.start();
     assert_eq!(service.get("/api/users").status, 200);
-    assert_eq!(service.log().lines().filter(|line| !line.contains(" request ")).count(), 0, "{}", service.log());
+    assert_eq!(service.log().lines().filter(|line| !line.contains(" INFO ")).count(), 0, "{}", service.log());
 }
 
 #[test]
