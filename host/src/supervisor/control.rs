@@ -55,18 +55,22 @@ pub async fn ready(worker: SocketAddr) -> Result<Answer> {
 /// If it is not by then: why not, in its own words.
 pub async fn about_once_ready(worker: SocketAddr, within: Duration) -> Result<About> {
     let deadline = Instant::now() + within;
-    let late = |_| anyhow!("does not serve within {}", humantime::format_duration(within));
-    let about = timeout_at(deadline, about(worker)).await.map_err(late)??;
-    loop {
-        let answer = timeout_at(deadline, ready(worker)).await.map_err(late)??;
+    let within = humantime::format_duration(within);
+    let about = timeout_at(deadline, about(worker)).await.map_err(|_| anyhow!("does not serve within {within}"))??;
+    // What it said last: at the deadline it may be about to say something.
+    let mut reason = "it does not say why".to_owned();
+    while let Ok(answer) = timeout_at(deadline, ready(worker)).await {
+        let answer = answer?;
         if answer.status.is_success() || is_overloaded(&answer.body) {
             return Ok(about);
         }
+        reason = detail(&answer.body);
         if Instant::now() + PAUSE >= deadline {
-            bail!("is not ready within {}: {}", humantime::format_duration(within), detail(&answer.body));
+            break;
         }
         sleep(PAUSE).await;
     }
+    bail!("is not ready within {within}: {reason}")
 }
 
 /// What a problem document says (RFC 9457), or the text as it is.
