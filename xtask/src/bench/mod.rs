@@ -37,7 +37,7 @@ pub enum Subject {
     /// Inferences in a guest, side by side with the library called natively
     Inference(inference::Options),
     /// Requests that run a model, and what those who ask for users notice of them
-    Predict(predict::Options),
+    Predict(Options),
 }
 
 /// How long it is measured.

@@ -7,25 +7,14 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use clap::{Args, value_parser};
 
+use super::Options;
 use super::load::{self, Load, Tally};
 use super::machine::Processors;
 use super::serving::Serving;
 use super::statistics::median;
 use super::wire::Connection;
 use crate::artifacts::Forms;
-
-/// How long it is measured.
-#[derive(Debug, Args)]
-pub struct Options {
-    /// How often each is measured; in a round, one after the other
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = value_parser!(u32).range(1..))]
-    rounds: u32,
-    /// How long each is measured in a round
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = value_parser!(u64).range(1..))]
-    seconds: u64,
-}
 
 /// A way to ask for predictions.
 struct Case {
