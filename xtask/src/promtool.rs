@@ -2,14 +2,12 @@
 //! package, unpacked and not installed.
 
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
 use crate::apt::{self, PrivateApt};
 use crate::paths::Paths;
-use crate::process::capture;
-use crate::unpacked::rename;
+use crate::unpacked::{self, rename};
 use crate::versions::Packages;
 use crate::{files, progress, tools};
 
@@ -42,22 +40,5 @@ fn make(wanted: &Packages, staging: &Path, made: &Path) -> Result<()> {
 
 /// Whether a folder holds one that runs on this machine.
 fn ready(folder: &Path) -> bool {
-    capture(Command::new(folder.join(PROGRAM)).arg("--version")).is_ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::unpacked::write_script;
-
-    #[test]
-    fn only_a_program_that_runs_is_ready() {
-        let root = tempfile::tempdir().unwrap();
-        assert!(!ready(root.path()));
-        files::make_folder(&root.path().join("bin")).unwrap();
-        write_script(&root.path().join(PROGRAM), "#!/bin/sh\nexit 1\n").unwrap();
-        assert!(!ready(root.path()));
-        write_script(&root.path().join(PROGRAM), "#!/bin/sh\n").unwrap();
-        assert!(ready(root.path()));
-    }
+    unpacked::runs(&folder.join(PROGRAM), &["--version"])
 }

@@ -3,9 +3,11 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::process::capture;
 use crate::{apt, files};
 
 /// Moves the shared libraries of unpacked packages into one flat folder: libLLVM looks for its own
@@ -94,4 +96,25 @@ pub fn rename(from: &Path, to: &Path) -> Result<()> {
 /// Makes a link.
 pub fn link(target: &str, link: &Path) -> Result<()> {
     symlink(target, link).with_context(|| format!("cannot make the link {}", link.display()))
+}
+
+/// Whether a program runs on this machine, by asking it something harmless.
+pub fn runs(program: &Path, arguments: &[&str]) -> bool {
+    capture(Command::new(program).args(arguments)).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_program_that_ends_well_runs() {
+        let root = tempfile::tempdir().unwrap();
+        let program = root.path().join("program");
+        assert!(!runs(&program, &[]));
+        write_script(&program, "#!/bin/sh\nexit 1\n").unwrap();
+        assert!(!runs(&program, &[]));
+        write_script(&program, "#!/bin/sh\n").unwrap();
+        assert!(runs(&program, &[]));
+    }
 }
