@@ -95,7 +95,7 @@ enum Task {
         /// The long tests too (soak, large data)
         #[arg(long)]
         long: bool,
-        /// Only the manifests in k8s/: rendered, validated, and held against our rules
+        /// Only the manifests in k8s/: rendered, validated, and held against checkov's rules and ours
         #[arg(long, conflicts_with_all = ["long", "filter"])]
         deploy: bool,
         /// Only the tests whose name contains one of these

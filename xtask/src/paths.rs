@@ -116,6 +116,11 @@ impl Paths {
         self.tools().join("kubernetes-validate")
     }
 
+    /// What finds common mistakes in them: another one.
+    pub fn checkov(&self) -> PathBuf {
+        self.tools().join("checkov")
+    }
+
     /// The manifests for Kubernetes.
     pub fn k8s(&self) -> PathBuf {
         self.root.join("k8s")

@@ -19,7 +19,7 @@ pub struct Versions {
     pub python: Packages,
     pub mysql: Release,
     pub kubectl: Release,
-    pub kubernetes_validate: Packages,
+    pub deploy: Packages,
 }
 
 /// A version of something, and the Debian suites that may carry it. The first package has its version.

@@ -1,6 +1,7 @@
 //! The manifests in `k8s/`, checked without a cluster: rendered by kubectl, validated against the schemas of each
-//! version of Kubernetes that is supported, and held against rules of our own.
+//! version of Kubernetes that is supported, and held against checkov's rules and rules of our own.
 
+mod checkov;
 mod manifests;
 mod rules;
 mod validator;
@@ -15,6 +16,7 @@ use crate::kubectl;
 use crate::paths::Paths;
 use crate::process::capture;
 use crate::versions::Versions;
+use checkov::Checkov;
 use manifests::Manifests;
 use validator::Validator;
 
@@ -40,28 +42,36 @@ struct Tools {
     kubectl: PathBuf,
     validator: Validator,
     versions: Vec<String>,
+    checkov: Checkov,
 }
 
 impl Tools {
     fn provide(paths: &Paths) -> Result<Self> {
         let pinned = Versions::pinned()?;
         let kubectl = kubectl::provide(paths, &pinned.kubectl)?;
-        let validator = Validator::provide(paths, &pinned.kubernetes_validate)?;
+        let validator = Validator::provide(paths, &pinned.deploy)?;
         let versions = validator.versions_from(OLDEST)?;
-        Ok(Self { kubectl, validator, versions })
+        let checkov = Checkov::provide(paths, &pinned.deploy)?;
+        Ok(Self { kubectl, validator, versions, checkov })
     }
 
     fn check_all(&self, paths: &Paths) -> Result<()> {
         for overlay in OVERLAYS {
             let rendered = self.render(&paths.k8s().join("overlays").join(overlay))?;
-            self.check(&rendered).with_context(|| format!("k8s/overlays/{overlay}"))?;
-            eprintln!("k8s/overlays/{overlay}: {}", self.passed());
+            self.check(&format!("k8s/overlays/{overlay}"), &rendered)?;
         }
         let pod = paths.k8s().join("check-node.yaml");
         let pod = fs::read_to_string(&pod).with_context(|| format!("cannot read {}", pod.display()))?;
-        self.check(&pod).context("k8s/check-node.yaml")?;
-        eprintln!("k8s/check-node.yaml: {}", self.passed());
+        self.check("k8s/check-node.yaml", &pod)?;
         self.check_component(paths).context("k8s/components/service-monitor")
+    }
+
+    fn check(&self, name: &str, text: &str) -> Result<()> {
+        self.validate(text).with_context(|| name.to_owned())?;
+        eprintln!("{name}: {}", self.passed());
+        let counts = self.checkov.check(text).with_context(|| name.to_owned())?;
+        eprintln!("{name}: {counts}");
+        Ok(())
     }
 
     fn passed(&self) -> String {
@@ -74,7 +84,7 @@ impl Tools {
         capture(Command::new(&self.kubectl).arg("kustomize").arg(folder))
     }
 
-    fn check(&self, text: &str) -> Result<()> {
+    fn validate(&self, text: &str) -> Result<()> {
         let manifests = Manifests::parse(text)?;
         let file = tempfile::Builder::new().suffix(".yaml").tempfile().context("cannot make a temporary file")?;
         fs::write(file.path(), text).context("cannot write the rendered manifests")?;

@@ -12,7 +12,7 @@ use crate::python::Environment;
 use crate::versions::Packages;
 
 /// The versions and hashes of all that is in the environment.
-const REQUIREMENTS: &str = include_str!("requirements.txt");
+const REQUIREMENTS: &str = include_str!("validator/requirements.txt");
 
 /// Prints a line for each version of Kubernetes, the oldest first, as "1.30".
 const LIST: &str = "from kubernetes_validate import utils\n\
