@@ -1,5 +1,6 @@
 //! `usher check`: what this machine has, and what is wrong, in words that one can act on.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -17,11 +18,11 @@ use crate::say;
 pub fn run(options: &Check) -> Result<ExitCode> {
     let mut findings = Findings { wrong: false };
     findings.about_engine();
-    findings.about_cache(options);
-    findings.about_limits();
-    if let Some(path) = &options.module {
-        findings.about_module(path);
+    let kind = options.module.as_deref().and_then(|path| findings.about_module(path));
+    if kind != Some(Kind::Compiled) {
+        findings.about_cache(options);
     }
+    findings.about_limits();
     Ok(if findings.wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -48,7 +49,8 @@ impl Findings {
             Ok(about) => about,
             Err(error) => return self.bad("WasmEdge", format_args!("{error:#}")),
         };
-        self.good("WasmEdge", format_args!("{}, which compiles ahead of time", about.wasmedge));
+        let compiles = if about.compiles { "compiles ahead of time" } else { "serves compiled modules only" };
+        self.good("WasmEdge", format_args!("{}, which {compiles}", about.wasmedge));
         match &about.wasi {
             None => self.good("poll", "usher's own: idle connections cost nothing"),
             Some(why) => self.bad("poll", format_args!("{why}")),
@@ -62,6 +64,7 @@ impl Findings {
         }
         match processes::standin() {
             Some(path) => self.good("LLVM", format_args!("not loaded for serving ({} stands in)", path.display())),
+            None if !about.compiles => self.good("LLVM", "not there, and not needed for serving"),
             None => self.note("LLVM", "no stand-in: where WasmEdge loads LLVM, serving takes 40 MB more"),
         }
         let plugins = if about.plugins.is_empty() { "none".to_owned() } else { about.plugins.join(", ") };
@@ -92,7 +95,8 @@ impl Findings {
         }
     }
 
-    fn about_module(&mut self, path: &std::path::Path) {
+    /// Gives the module's kind, if it is one.
+    fn about_module(&mut self, path: &Path) -> Option<Kind> {
         match Module::read(path) {
             Ok(module) => {
                 let kind = match module.kind {
@@ -100,8 +104,12 @@ impl Findings {
                     Kind::Compiled => "compiled",
                 };
                 self.good("module", format_args!("{} ({kind}, {} settings)", path.display(), module.settings.len()));
+                Some(module.kind)
             }
-            Err(error) => self.bad("module", format_args!("{error:#}")),
+            Err(error) => {
+                self.bad("module", format_args!("{error:#}"));
+                None
+            }
         }
     }
 }

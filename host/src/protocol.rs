@@ -140,6 +140,8 @@ pub struct About {
     pub models: Option<PathBuf>,
     /// Why functions of WASI cannot be replaced by ours.
     pub wasi: Option<String>,
+    /// Whether it can compile modules.
+    pub compiles: bool,
     /// Whether this kernel can confine workers to their folders.
     pub landlock: bool,
 }

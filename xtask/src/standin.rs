@@ -15,11 +15,14 @@ use crate::paths::Paths;
 use crate::process::capture;
 use crate::{files, tools};
 
+/// By this symbol the engine knows that it has a stand-in and cannot compile (`host/src/engine/compiler.rs`).
+const MARK: &str = "usher_stands_in_for_llvm";
+
 /// Whether there is nothing to make: all that WasmEdge wants of LLVM is there, or it wants nothing.
 pub fn ready(paths: &Paths) -> bool {
     match Wanted::by(&libwasmedge(paths)) {
         Ok(Some(wanted)) => Library::read(&paths.standin().join(&wanted.name))
-            .is_ok_and(|made| wanted.symbols.iter().all(|symbol| made.symbols.iter().any(|own| same(own, symbol)))),
+            .is_ok_and(|made| wanted.symbols.iter().all(|symbol| made.defines(symbol)) && made.is_marked()),
         Ok(None) => true,
         Err(_) => false,
     }
@@ -66,7 +69,21 @@ impl Wanted {
         let defined: BTreeMap<&str, &Symbol> =
             llvm.symbols.iter().map(|symbol| (symbol.name.as_str(), symbol)).collect();
         let definition = |wanted: &Symbol| defined.get(wanted.name.as_str()).map_or(wanted, |symbol| symbol).clone();
-        self.symbols.iter().map(|wanted| Symbol { version: wanted.version.clone(), ..definition(wanted) }).collect()
+        let of_llvm =
+            self.symbols.iter().map(|wanted| Symbol { version: wanted.version.clone(), ..definition(wanted) });
+        let version = self.symbols.first().and_then(|symbol| symbol.version.clone());
+        let mark = Symbol { name: MARK.to_owned(), version, from: None, kind: Kind::Data, size: 1 };
+        of_llvm.chain([mark]).collect()
+    }
+}
+
+impl Library {
+    fn defines(&self, wanted: &Symbol) -> bool {
+        self.symbols.iter().any(|own| same(own, wanted))
+    }
+
+    fn is_marked(&self) -> bool {
+        self.symbols.iter().any(|own| own.name == MARK)
     }
 }
 
@@ -196,7 +213,8 @@ mod tests {
         let wanted = Wanted::of(Library { needed, symbols: of_wasmedge.clone() }).unwrap();
 
         assert_eq!(wanted.name, "libLLVM.so.21.1");
-        assert_eq!(wanted.as_defined_by(&llvm), symbols());
+        let mark = symbol(MARK, Kind::Data, 1);
+        assert_eq!(wanted.as_defined_by(&llvm), [symbols(), vec![mark]].concat());
         let without = Library { needed: vec!["libz.so.1".to_owned()], symbols: of_wasmedge };
         assert!(Wanted::of(without).is_none());
     }

@@ -2,13 +2,24 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use wasmedge_sdk::config::{CommonConfigOptions, CompilerConfigOptions, ConfigBuilder};
 use wasmedge_sdk::{Compiler, CompilerOptimizationLevel, CompilerOutputFormat};
+
+/// Whether there is an LLVM to compile with, and not the library that stands in for it (`xtask/src/standin.rs`).
+pub fn is_there() -> bool {
+    // SAFETY: the name is a C string, and the address is not used.
+    unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"usher_stands_in_for_llvm".as_ptr()) }.is_null()
+}
 
 /// Compiles `module` to a shared library at `compiled`. `level` is one of 0 1 2 3 s z, `target` is
 /// `native` (this CPU) or `generic` (any of its architecture).
 pub fn compile(module: &Path, compiled: &Path, level: &str, target: &str) -> Result<()> {
+    ensure!(
+        is_there(),
+        "this usher comes without a compiler (LLVM): where it was built, `usher compile --generic -o service.so \
+         service.wasm` makes what it serves"
+    );
     let generic = match target {
         "native" => false,
         "generic" => true,

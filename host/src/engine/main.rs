@@ -58,6 +58,7 @@ fn about() -> Result<()> {
         plugins: PluginManager::names(),
         models,
         wasi: wasi::Wasi::try_out().err().map(|error| format!("{error:#}")),
+        compiles: compiler::is_there(),
         landlock: confine::can_leave_files(),
     };
     serde_json::to_writer(answer, &about).context("cannot answer")
