@@ -83,6 +83,21 @@ pub fn plugin_guest() -> PathBuf {
     artifact("USHER_PLUGIN_GUEST")
 }
 
+/// Container engines; nothing where this machine can have none.
+pub fn node() -> Option<PathBuf> {
+    ARTIFACTS.get("USHER_NODE").map(PathBuf::from)
+}
+
+/// What images hold, a folder for each.
+pub fn image_files() -> PathBuf {
+    artifact("USHER_IMAGE_FILES")
+}
+
+/// What renders manifests.
+pub fn kubectl() -> PathBuf {
+    artifact("USHER_KUBECTL")
+}
+
 /// MariaDB: programs in `bin`, a new data folder in `seed`.
 pub fn mariadb() -> PathBuf {
     artifact("USHER_MARIADB")

@@ -24,7 +24,7 @@ pub enum Connections {
 pub struct Load {
     ended: Arc<AtomicBool>,
     answered: Arc<AtomicUsize>,
-    clients: Vec<JoinHandle<Vec<String>>>,
+    clients: Vec<JoinHandle<Asked>>,
 }
 
 /// What came of it.
@@ -34,6 +34,14 @@ pub struct Tally {
     pub answered: usize,
     /// What happened to the others. A connection that was never made is not among them.
     pub failures: Vec<String>,
+    /// How many clients could not connect at some time, and asked nothing more.
+    pub gave_up: usize,
+}
+
+/// What came of one client.
+struct Asked {
+    failures: Vec<String>,
+    gave_up: bool,
 }
 
 impl Load {
@@ -74,8 +82,10 @@ impl Load {
     /// Ends it.
     pub fn finish(self) -> Tally {
         self.ended.store(true, Ordering::Relaxed);
-        let failures = self.clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
-        Tally { answered: self.answered.load(Ordering::Relaxed), failures }
+        let clients: Vec<Asked> = self.clients.into_iter().map(|client| client.join().unwrap()).collect();
+        let gave_up = clients.iter().filter(|client| client.gave_up).count();
+        let failures = clients.into_iter().flat_map(|client| client.failures).collect();
+        Tally { answered: self.answered.load(Ordering::Relaxed), failures, gave_up }
     }
 }
 
@@ -85,23 +95,26 @@ fn ask_on<'r>(
     connections: Connections,
     requests: impl Iterator<Item = &'r String>,
     answered: &AtomicUsize,
-) -> Vec<String> {
-    let mut failures = Vec::new();
+) -> Asked {
+    let mut asked = Asked { failures: Vec::new(), gave_up: false };
     let mut kept: Option<Raw> = None;
     for request in requests {
         let mut connection = match kept.take().map_or_else(|| Raw::connect(address), Ok) {
             Ok(connection) => connection,
-            Err(_) => break,
+            Err(_) => {
+                asked.gave_up = true;
+                break;
+            }
         };
         match ask(&mut connection, request) {
             Ok(goes_on) => {
                 answered.fetch_add(1, Ordering::Relaxed);
                 kept = Some(connection).filter(|_| goes_on && connections == Connections::Kept);
             }
-            Err(failure) => failures.push(failure),
+            Err(failure) => asked.failures.push(failure),
         }
     }
-    failures
+    asked
 }
 
 /// Whether the connection can be used again.

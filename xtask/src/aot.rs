@@ -13,7 +13,7 @@ use crate::{host, module, progress, wasmedge};
 /// Options of the oldest `wasmedge compile`. None: its defaults are the highest level, for this CPU.
 const OPTIONS: [&str; 0] = [];
 
-/// What to do where modules that the oldest WasmEdge compiled cannot be kept.
+/// What to do where compiled modules cannot be kept.
 const FIX: &str = "the checkout has to lie where there is space, and where programs can be written and run";
 
 /// The compiled form of `module` as it is, or of a fresh ./service.wasm.
@@ -27,9 +27,20 @@ pub fn for_oldest(paths: &Paths, module: &Path) -> Result<PathBuf> {
     let compiler = paths.oldest_wasmedge_bin();
     let version = wasmedge::version_of(&compiler)?;
     let key = Key::new(Digest::of(&module::read(module)?), &version, &OPTIONS.join(" "), &Cpu::this());
+    kept(paths.oldest_aot_cache(), &key, |result| compile(&compiler, &version, module, result))
+}
+
+/// The compiled form of `module` for any processor of this architecture; for images.
+pub fn for_any(paths: &Paths, usher: &Path, module: &Path) -> Result<PathBuf> {
+    let version = wasmedge::version_of(&paths.wasmedge_bin())?;
+    let key = Key::new(Digest::of(&module::read(module)?), &version, "", &Cpu::Generic);
+    kept(paths.generic_aot_cache(), &key, |result| host::compile_for_any(paths, usher, module, result))
+}
+
+/// The code of that key in a cache of ours, which `make` makes if it is not there.
+fn kept(cache: PathBuf, key: &Key, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
     let waiting = || eprintln!("another compilation is running, waiting …");
-    let cache = Cache::at(paths.oldest_aot_cache()).advising(FIX);
-    Ok(cache.compiled(&key, waiting, |result| compile(&compiler, &version, module, result))?.code)
+    Ok(Cache::at(cache).advising(FIX).compiled(key, waiting, make)?.code)
 }
 
 fn compile(compiler: &Path, version: &str, module: &Path, result: &Path) -> Result<()> {

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::paths::Paths;
 use crate::versions::Versions;
-use crate::{aot, cargo, host, mariadb, module, mysql, plugin, promtool, python, wasmedge};
+use crate::{aot, cargo, host, image, kubectl, mariadb, module, mysql, node, plugin, promtool, python, wasmedge};
 
 /// The service in each of its forms, and what runs it.
 pub struct Forms {
@@ -33,13 +33,21 @@ pub struct Artifacts {
     promtool: PathBuf,
     python: PathBuf,
     plugin_guest: PathBuf,
+    deployment: Option<Deployment>,
+}
+
+/// What the tests of images and manifests need.
+struct Deployment {
+    node: PathBuf,
+    image_files: PathBuf,
+    kubectl: PathBuf,
 }
 
 impl Artifacts {
     /// The variables by which the tests know them.
-    pub fn variables(&self) -> [(&'static str, &PathBuf); 14] {
+    pub fn variables(&self) -> Vec<(&'static str, &PathBuf)> {
         let forms = &self.forms;
-        [
+        let mut variables = vec![
             ("USHER_WASM", &forms.wasm),
             ("USHER_AOT", &forms.aot),
             // Usher's own variable, by which each that a test starts finds the compiled form.
@@ -55,7 +63,11 @@ impl Artifacts {
             ("USHER_PROMTOOL", &self.promtool),
             ("USHER_PYTHON", &self.python),
             ("USHER_PLUGIN_GUEST", &self.plugin_guest),
-        ]
+        ];
+        if let Some(Deployment { node, image_files, kubectl }) = &self.deployment {
+            variables.extend([("USHER_NODE", node), ("USHER_IMAGE_FILES", image_files), ("USHER_KUBECTL", kubectl)]);
+        }
+        variables
     }
 }
 
@@ -75,6 +87,7 @@ pub fn prepare(paths: &Paths) -> Result<Artifacts> {
         anyhow::Ok((joined(oldest_aot)?, forms))
     })?;
     Ok(Artifacts {
+        deployment: deployment(paths, &versions, &forms)?,
         forms,
         oldest_aot,
         oldest_wasmedge: paths.oldest_wasmedge_bin(),
@@ -84,6 +97,24 @@ pub fn prepare(paths: &Paths) -> Result<Artifacts> {
         python: paths.python_bin(),
         plugin_guest,
     })
+}
+
+/// What deployments are tested with, or nothing, said loudly, where this machine cannot have it.
+fn deployment(paths: &Paths, versions: &Versions, forms: &Forms) -> Result<Option<Deployment>> {
+    let node = node::provide(paths, &versions.node);
+    let kubectl = match node.and_then(|()| kubectl::provide(paths, &versions.kubectl)) {
+        Ok(kubectl) => kubectl,
+        Err(error) => {
+            eprintln!("\nSKIP: images and manifests are not tried on container engines: {error:#}\n");
+            return Ok(None);
+        }
+    };
+    let code = aot::for_any(paths, &forms.usher, &forms.wasm)?;
+    let image_files = paths.image_files();
+    image::lay_out_module(&forms.wasm, &image_files.join("wasm"))?;
+    let parts = image::HostParts { usher: &forms.usher, plugin: &forms.plugin, code: &code };
+    parts.lay_out(paths, &image_files.join("host"))?;
+    Ok(Some(Deployment { node: paths.node(), image_files, kubectl }))
 }
 
 /// Makes those of the present, or finds them made.

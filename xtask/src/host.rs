@@ -38,3 +38,12 @@ pub fn compiled(paths: &Paths, usher: &Path, module: &Path) -> Result<PathBuf> {
     let path = String::from_utf8(output.stdout).context("the name of usher's cache is not UTF-8")?;
     Ok(paths.root().join(path.trim_end()))
 }
+
+/// Compiles `module` for any processor of this architecture, into the file `result`.
+pub fn compile_for_any(paths: &Paths, usher: &Path, module: &Path, result: &Path) -> Result<()> {
+    let mut command = command(paths, usher);
+    command.args(["compile", "--generic", "-o"]).arg(result).arg(module).stderr(Stdio::inherit());
+    let output = command.output().context("cannot start usher")?;
+    ensure!(output.status.success(), "usher cannot compile the module, and says why above");
+    Ok(())
+}

@@ -25,12 +25,14 @@ mod clang;
 mod database;
 mod deploy;
 mod host;
+mod image;
 mod kubectl;
 mod library;
 mod links;
 mod mariadb;
 mod module;
 mod mysql;
+mod node;
 mod paths;
 mod plugin;
 mod process;
@@ -95,7 +97,7 @@ enum Task {
         /// The long tests too (soak, large data)
         #[arg(long)]
         long: bool,
-        /// Only the manifests in k8s/: rendered, validated, and held against checkov's rules and ours
+        /// Only images and manifests: checked without a cluster, then tried on container engines
         #[arg(long, conflicts_with_all = ["long", "filter"])]
         deploy: bool,
         /// Only the tests whose name contains one of these
@@ -106,6 +108,13 @@ enum Task {
         /// What to measure
         #[command(subcommand)]
         subject: bench::Subject,
+    },
+    /// Lays out what an image holds, for the Dockerfile
+    ImageFiles {
+        /// Which image
+        image: image::Image,
+        /// A folder, made anew
+        folder: PathBuf,
     },
     /// Makes what the end-to-end tests drive and prints it as NAME=path lines
     Artifacts,
@@ -138,9 +147,10 @@ fn perform(task: Task) -> Result<()> {
             let options = run::Options { listen, interpret, env };
             run::run(&paths, &options)?;
         }
-        Task::Test { deploy: true, .. } => deploy::test(&paths)?,
+        Task::Test { deploy: true, .. } => test::deployment(&paths)?,
         Task::Test { long, filter, .. } => test::test(&paths, long, &filter)?,
         Task::Bench { subject } => bench::bench(&paths, &subject)?,
+        Task::ImageFiles { image, folder } => image.make(&paths, &folder)?,
         Task::Artifacts => artifacts::prepare(&paths)?
             .variables()
             .iter()

@@ -121,6 +121,21 @@ impl Paths {
         self.tools().join("checkov")
     }
 
+    /// Container engines for tests, and the base of images; see `node`.
+    pub fn node(&self) -> PathBuf {
+        self.tools().join("node")
+    }
+
+    /// What images hold, laid out for the tests: a folder for each.
+    pub fn image_files(&self) -> PathBuf {
+        self.tools().join("image")
+    }
+
+    /// Modules compiled ahead of time for any processor, for images.
+    pub fn generic_aot_cache(&self) -> PathBuf {
+        self.tools().join("aot-generic")
+    }
+
     /// The manifests for Kubernetes.
     pub fn k8s(&self) -> PathBuf {
         self.root.join("k8s")

@@ -44,6 +44,20 @@ pub fn test(paths: &Paths, long: bool, filter: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// Runs the steps that are about images and manifests.
+pub fn deployment(paths: &Paths) -> Result<()> {
+    let mut steps = Steps::default();
+    steps.step("set-up", || setup::setup(paths))?;
+    steps.step("manifests", || deploy::test(paths))?;
+    let made = steps.step("build and compile", || artifacts::prepare(paths))?;
+    steps.step("tests", || {
+        let words = ["test", "--package", "tests", "--test", "deploy", "--locked", "--", "--nocapture"];
+        cargo::run(cargo::cargo(paths, &words).envs(made.variables()))
+    })?;
+    eprintln!("\nall passed: {}", steps.summary());
+    Ok(())
+}
+
 /// What was done, with the time it took.
 #[derive(Default)]
 struct Steps(Vec<(&'static str, Duration)>);

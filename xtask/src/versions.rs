@@ -20,6 +20,18 @@ pub struct Versions {
     pub mysql: Release,
     pub kubectl: Release,
     pub deploy: Packages,
+    pub image: Packages,
+    pub node: Node,
+}
+
+/// What a node for tests is made of.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Node {
+    /// Container engines and all that they need.
+    pub engines: Release,
+    /// What is in the image that ours stand on.
+    pub base: Release,
 }
 
 /// A version of something, and the Debian suites that may carry it. The first package has its version.

@@ -1,0 +1,120 @@
+//! Pods by podman.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use harness::{Raw, eventually, wire};
+use serde_json::Value;
+
+use crate::manifests::{Overlay, Pod};
+use crate::node::Node;
+
+/// The network that pods share.
+const NETWORK: &str = "pods";
+
+/// Where the service of the overlays listens in its pod.
+const PORT: u16 = 8080;
+
+/// Pods on a node, which play the part of a cluster's.
+pub struct Pods<'n> {
+    node: &'n Node,
+}
+
+/// A pod that was started.
+pub struct Running {
+    pub pod: Pod,
+    pub address: SocketAddr,
+    /// When its creation was asked for.
+    pub since: Instant,
+}
+
+impl<'n> Pods<'n> {
+    /// Their network. This thread is then on the node, as far as the network is concerned.
+    pub fn on(node: &'n Node) -> Self {
+        node.run(&["podman", "network", "create", NETWORK]);
+        node.enter_network();
+        Self { node }
+    }
+
+    /// Starts a pod. It is `known_as` that to the others' resolvers, besides its own name.
+    pub fn play(&self, pod: Pod, known_as: &str) -> Running {
+        let since = Instant::now();
+        let network = format!("--network={NETWORK}:alias={known_as}");
+        self.node.run_with_input(&["podman", "kube", "play", &network, "-"], &pod.documents());
+        let address = SocketAddr::new(self.address_of(pod.name()), PORT);
+        Running { pod, address, since }
+    }
+
+    /// Starts the overlay's MySQL, and waits until it takes connections.
+    pub fn play_mysql(&self) -> Running {
+        let mysql = self.play(Overlay::render("dev").pod("StatefulSet", "mysql", "mysql-0"), "mysql");
+        self.wait_for_mysql(&mysql);
+        mysql
+    }
+
+    /// Waits as the overlay's probe does.
+    pub fn wait_for_mysql(&self, mysql: &Running) {
+        let address = SocketAddr::new(mysql.address.ip(), 3306);
+        eventually("MySQL takes connections", || Raw::connect(address).ok());
+    }
+
+    fn address_of(&self, pod: &str) -> IpAddr {
+        let infra = self.node.run(&["podman", "pod", "inspect", "--format={{.InfraContainerID}}", pod]);
+        let format = format!("--format={{{{(index .NetworkSettings.Networks \"{NETWORK}\").IPAddress}}}}");
+        let address = self.node.run(&["podman", "inspect", &format, infra.trim()]);
+        address.trim().parse().unwrap_or_else(|_| panic!("no address: {address}"))
+    }
+
+    /// What podman knows of a container of a pod.
+    pub fn inspect(&self, pod: &str, container: &str) -> Value {
+        let text = self.node.run(&["podman", "inspect", &format!("{pod}-{container}")]);
+        serde_json::from_str::<Value>(&text).unwrap()[0].take()
+    }
+
+    /// All that a container wrote.
+    pub fn log(&self, pod: &str, container: &str) -> String {
+        let output = self.node.try_run(&["podman", "logs", &format!("{pod}-{container}")]);
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    }
+
+    /// Kills a container without a word, as the kernel would.
+    pub fn kill(&self, pod: &str, container: &str) {
+        // Not by podman, which would take it for somebody's wish and not restart it.
+        let pid = self.inspect(pod, container)["State"]["Pid"].to_string();
+        self.node.run(&["bash", "-c", &format!("kill -KILL {pid}")]);
+    }
+
+    /// Stops a pod as a kubelet would after the sleep: SIGTERM, and the end after the grace period. Gives the time that
+    /// it took, and the container's exit code.
+    pub fn stop(&self, pod: &Pod, container: &str) -> (Duration, i64) {
+        let started = Instant::now();
+        let grace = format!("--time={}", pod.grace());
+        let container = format!("{}-{container}", pod.name());
+        self.node.run(&["podman", "stop", &grace, &container]);
+        let took = started.elapsed();
+        let code = self.node.run(&["podman", "inspect", "--format={{.State.ExitCode}}", &container]);
+        (took, code.trim().parse().unwrap())
+    }
+
+    /// A figure of a container's control group: `controller` and `file` of version 1.
+    pub fn group(&self, pod: &str, container: &str, controller: &str, file: &str) -> String {
+        let pid = self.inspect(pod, container)["State"]["Pid"].to_string();
+        let script = format!(
+            "group=$(grep -E '[:,]{controller}[,:]' /proc/{pid}/cgroup | cut -d: -f3); cat /sys/fs/cgroup/{controller}$group/{file}"
+        );
+        self.node.run(&["sh", "-c", &script]).trim().to_owned()
+    }
+}
+
+impl Running {
+    /// Waits until it says that it is ready, and gives the time since its creation.
+    pub fn ready(&self) -> Duration {
+        eventually(&format!("{} is ready", self.pod.name()), || (self.status("/readyz")? == 200).then_some(()));
+        self.since.elapsed()
+    }
+
+    /// The status of what it answers to GET, if it answers.
+    pub fn status(&self, path: &str) -> Option<u16> {
+        Some(Raw::connect(self.address).ok()?.request(wire::get(path)).ok()?.status)
+    }
+}
