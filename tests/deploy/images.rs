@@ -13,10 +13,21 @@ use crate::node::{Node, outside};
 pub const WASM: &str = "registry.example/usher-wasm:0.1.0";
 pub const HOST: &str = "registry.example/usher:0.1.0";
 pub const BASE: &str = "docker.io/library/debian:trixie-slim";
-const MYSQL: &str = "docker.io/library/mysql:9.7";
+/// As compose.yaml calls it.
+const COMPOSE: &str = "docker.io/library/usher:0.1.0";
 
-/// What stands in for the official image of MySQL, whose variables it understands: there is no registry in tests.
-const MYSQL_FILE: &str = "tests/deploy/mysql/Dockerfile";
+/// Somebody else's image that we refer to. There is no registry in tests, so another stands in for it.
+struct StandIn {
+    image: &'static str,
+    /// Below `tests/deploy`.
+    folder: &'static str,
+    made_from: fn() -> PathBuf,
+}
+
+const STAND_INS: [StandIn; 2] = [
+    StandIn { image: "docker.io/library/mysql:9.7", folder: "mysql", made_from: artifacts::mysql },
+    StandIn { image: "docker.io/prom/prometheus:v3.5.0", folder: "prometheus", made_from: artifacts::prometheus },
+];
 
 /// In bytes.
 const MAX_WASM: u64 = 5_000_000;
@@ -30,9 +41,12 @@ static IMAGES: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
     node.run_with_input(&base, "FROM scratch\nCOPY --from=base . /\nCMD [\"bash\"]\n");
     build(&node, "wasm", WASM);
     build(&node, "host", HOST);
-    let mysql = format!("--build-context=mysql={}", outside(&artifacts::mysql()));
-    let (file, tag) = (checkout(MYSQL_FILE), format!("--tag={MYSQL}"));
-    node.run(&["buildah", "build", &mysql, &tag, &format!("--file={file}"), &checkout("tests/deploy/mysql")]);
+    node.run(&["podman", "tag", HOST, COMPOSE]);
+    for StandIn { image, folder, made_from } in STAND_INS {
+        let folder = checkout(&format!("tests/deploy/{folder}"));
+        let files = format!("--build-context=files={}", outside(&made_from()));
+        node.run(&["buildah", "build", &files, &format!("--tag={image}"), &folder]);
+    }
     let store = Path::new(env!("CARGO_TARGET_TMPDIR")).join("images");
     let _ = fs::remove_dir_all(&store);
     fs::rename(node.containers().join("storage"), &store).unwrap();

@@ -4,6 +4,7 @@
 #![allow(clippy::indexing_slicing, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "figures are told to whoever runs them with --nocapture")]
 
+mod compose;
 mod images;
 mod manifests;
 mod node;

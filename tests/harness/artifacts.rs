@@ -68,6 +68,11 @@ pub fn promtool() -> PathBuf {
     artifact("USHER_PROMTOOL")
 }
 
+/// A folder with Prometheus in `bin`.
+pub fn prometheus() -> PathBuf {
+    promtool().ancestors().nth(2).expect("it lies in bin").to_path_buf()
+}
+
 /// A Python that has what the scripts in `tests/clients` import.
 pub fn python() -> PathBuf {
     artifact("USHER_PYTHON")

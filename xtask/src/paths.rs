@@ -81,12 +81,12 @@ impl Paths {
         self.tools().join("mysql")
     }
 
-    /// What checks metrics in tests: a program in `bin`.
+    /// What checks metrics in tests, and Prometheus: programs in `bin`.
     pub fn promtool(&self) -> PathBuf {
         self.tools().join("promtool")
     }
 
-    /// Its program.
+    /// What checks them.
     pub fn promtool_bin(&self) -> PathBuf {
         self.promtool().join("bin/promtool")
     }

@@ -1,5 +1,5 @@
-//! promtool at `.tools/promtool`, which tells the tests what Prometheus thinks of our metrics: a program of a Debian
-//! package, unpacked and not installed.
+//! promtool at `.tools/promtool`, which tells the tests what Prometheus thinks of our metrics, and Prometheus itself:
+//! programs of a Debian package, unpacked and not installed.
 
 use std::path::Path;
 
@@ -11,8 +11,8 @@ use crate::unpacked::{self, rename};
 use crate::versions::Packages;
 use crate::{files, progress, tools};
 
-/// Where it lies in the package, and in the folder that is made.
-const PROGRAM: &str = "bin/promtool";
+/// Where they lie in the package, and in the folder that is made.
+const PROGRAMS: [&str; 2] = ["bin/promtool", "bin/prometheus"];
 
 /// Puts promtool into `.tools`; quick when it is there already.
 pub fn provide(paths: &Paths, wanted: &Packages) -> Result<()> {
@@ -35,10 +35,10 @@ fn make(wanted: &Packages, staging: &Path, made: &Path) -> Result<()> {
     apt.use_own_suite()?;
     apt.unpack_alone(&wanted.packages, &unpacked)?;
     files::make_folder(&made.join("bin"))?;
-    rename(&unpacked.join("usr").join(PROGRAM), &made.join(PROGRAM))
+    PROGRAMS.iter().try_for_each(|program| rename(&unpacked.join("usr").join(program), &made.join(program)))
 }
 
-/// Whether a folder holds one that runs on this machine.
+/// Whether a folder holds some that run on this machine.
 fn ready(folder: &Path) -> bool {
-    unpacked::runs(&folder.join(PROGRAM), &["--version"])
+    PROGRAMS.iter().all(|program| unpacked::runs(&folder.join(program), &["--version"]))
 }

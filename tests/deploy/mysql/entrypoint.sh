@@ -3,8 +3,7 @@
 # entrypoint does; then serves.
 set -euo pipefail
 data=/var/lib/mysql
-socket=/var/run/mysqld/mysqld.sock
-common=(--no-defaults "--datadir=$data" "--socket=$socket" --pid-file=/var/run/mysqld/pid --mysqlx=OFF --tmpdir=/tmp
+common=(--no-defaults "--datadir=$data" --socket=/tmp/socket --pid-file=/tmp/pid --mysqlx=OFF --tmpdir=/tmp
     --secure-file-priv=NULL --innodb-use-native-aio=OFF)
 
 if [ ! -d "$data/mysql" ]; then
