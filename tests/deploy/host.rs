@@ -1,6 +1,7 @@
 //! The overlay `host` under podman and crun.
 
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use harness::{Connections, Load, Raw, Tally, eventually, wire};
 use serde_json::json;
@@ -89,7 +90,9 @@ fn a_pod_serves_models_and_metrics_within_its_limits() {
         assert_eq!(reply.status, 200, "{reply:?}");
     }
     let load = Load::of(&requests, running.address, 32, Connections::Kept);
+    let started = Instant::now();
     load.answers(2000);
+    println!("requests per second at the processor's limit: {:.0}", 2000.0 / started.elapsed().as_secs_f64());
     let loaded = mebibytes("memory.usage_in_bytes");
     let tally = load.finish();
     assert_eq!(tally.failures, Vec::<String>::new());
