@@ -8,7 +8,8 @@ use serde_json::json;
 
 use crate::images::node;
 use crate::manifests::Overlay;
-use crate::podman::{Pods, Running};
+use crate::podman::Pods;
+use crate::running::Running;
 use crate::service::Service;
 
 const CONTAINER: &str = "usher";

@@ -15,6 +15,10 @@ pub const HOST: &str = "registry.example/usher:0.1.0";
 pub const BASE: &str = "docker.io/library/debian:trixie-slim";
 /// As compose.yaml calls it.
 const COMPOSE: &str = "docker.io/library/usher:0.1.0";
+pub const MYSQL: &str = "docker.io/library/mysql:9.7";
+
+/// What holds a pod's namespaces, where an engine needs a container for that.
+pub const PAUSE: &str = "localhost/pause:1";
 
 /// Somebody else's image that we refer to. There is no registry in tests, so another stands in for it.
 struct StandIn {
@@ -25,7 +29,7 @@ struct StandIn {
 }
 
 const STAND_INS: [StandIn; 2] = [
-    StandIn { image: "docker.io/library/mysql:9.7", folder: "mysql", made_from: artifacts::mysql },
+    StandIn { image: MYSQL, folder: "mysql", made_from: artifacts::mysql },
     StandIn { image: "docker.io/prom/prometheus:v3.5.0", folder: "prometheus", made_from: artifacts::prometheus },
 ];
 
@@ -47,6 +51,11 @@ static IMAGES: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
         let files = format!("--build-context=files={}", outside(&made_from()));
         node.run(&["buildah", "build", &files, &format!("--tag={image}"), &folder]);
     }
+    let pause = ["buildah", "build", "--timestamp=0", "--build-context=programs=/usr/bin", "--tag", PAUSE, "--file=-"];
+    node.run_with_input(
+        &pause,
+        "FROM scratch\nCOPY --from=programs catatonit /pause\nENTRYPOINT [\"/pause\", \"-P\"]\n",
+    );
     let store = Path::new(env!("CARGO_TARGET_TMPDIR")).join("images");
     let _ = fs::remove_dir_all(&store);
     fs::rename(node.containers().join("storage"), &store).unwrap();

@@ -5,11 +5,15 @@
 #![allow(clippy::print_stdout, reason = "figures are told to whoever runs them with --nocapture")]
 
 mod compose;
+mod containerd;
 mod images;
+mod kubelet;
 mod manifests;
 mod node;
 mod podman;
+mod running;
 mod service;
 
+mod cri;
 mod host;
 mod wasm;

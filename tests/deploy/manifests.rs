@@ -1,15 +1,17 @@
-//! Rendered overlays, and what is changed in them for podman, which is no kubelet and has no cluster around it:
+//! Rendered overlays. There are no controllers on a node: a Deployment or StatefulSet becomes Pods of its template, one for
+//! each replica, and `volumeClaimTemplates` become volumes that vanish with the pod.
 //!
-//! - It has no controllers: a Deployment or StatefulSet becomes Pods of its template, one for each replica.
+//! What else is changed for podman, which is no kubelet and has no cluster around it:
+//!
 //! - Only Pods, ConfigMaps and Secrets are given to it. Of the others the Service is played by `service`; the rest
 //!   (HorizontalPodAutoscaler, PodDisruptionBudget, NetworkPolicy, RuntimeClass, Namespace, ServiceAccount) is not played.
 //! - Probes are removed: podman would run `curl` in the container, which is in none of our images. The tests ask instead.
 //! - A secret's files are readable for all: podman knows no `fsGroup`.
-//! - `volumeClaimTemplates` become volumes that vanish with the pod.
 
 use std::path::Path;
 use std::process::Command;
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use harness::artifacts;
 use serde_json::{Value, json};
 
@@ -42,21 +44,15 @@ impl Overlay {
         pod["apiVersion"] = json!("v1");
         pod["kind"] = json!("Pod");
         pod["metadata"]["name"] = json!(name);
+        pod["metadata"]["namespace"] = workload["metadata"]["namespace"].clone();
         let claims = workload["spec"]["volumeClaimTemplates"].as_array();
         for claim in claims.into_iter().flatten() {
             pod["spec"]["volumes"].as_array_mut().unwrap().push(json!({
                 "name": claim["metadata"]["name"], "emptyDir": {}
             }));
         }
-        for container in containers(&mut pod) {
-            for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
-                container.as_object_mut().unwrap().remove(probe);
-            }
-        }
         let referred = self.0.iter().filter(|object| object["kind"] == "ConfigMap" || object["kind"] == "Secret");
-        let mut pod = Pod { pod, referred: referred.cloned().collect() };
-        pod.open_secrets();
-        pod
+        Pod { pod, referred: referred.cloned().collect() }
     }
 }
 
@@ -68,21 +64,43 @@ pub struct Pod {
 }
 
 impl Pod {
+    /// That of `k8s/check-node.yaml`.
+    pub fn check_node() -> Self {
+        let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../k8s/check-node.yaml")).unwrap();
+        let documents: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
+        let pod = documents.into_iter().find(|document| document["kind"] == "Pod").unwrap();
+        Self { pod, referred: Vec::new() }
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         self.pod["metadata"]["name"].as_str().unwrap()
     }
 
+    /// What it is, beside its name.
+    pub fn metadata(&self) -> &Value {
+        &self.pod["metadata"]
+    }
+
+    /// What it asks for.
+    pub fn spec(&self) -> &Value {
+        &self.pod["spec"]
+    }
+
+    /// What a ConfigMap or Secret that it refers to holds, by key.
+    pub fn data(&self, kind: &str, name: &str) -> Vec<(String, String)> {
+        let named = |object: &&Value| object["kind"] == kind && object["metadata"]["name"] == name;
+        let object = self.referred.iter().find(named).unwrap_or_else(|| panic!("no {kind} {name}"));
+        let members = |field: &str| object[field].as_object().cloned().unwrap_or_default().into_iter();
+        let text = |value: Value| value.as_str().unwrap().to_owned();
+        let plain = members("stringData").map(|(key, value)| (key, text(value)));
+        let read = |value| if kind == "Secret" { decoded(&text(value)) } else { text(value) };
+        plain.chain(members("data").map(|(key, value)| (key, read(value)))).collect()
+    }
+
     /// The seconds that it may take to end.
     pub fn grace(&self) -> u64 {
         self.pod["spec"]["terminationGracePeriodSeconds"].as_u64().unwrap()
-    }
-
-    fn open_secrets(&mut self) {
-        let volumes = self.pod["spec"]["volumes"].as_array_mut();
-        for volume in volumes.into_iter().flatten().filter(|volume| volume["secret"].is_object()) {
-            volume["secret"]["defaultMode"] = json!(0o444);
-        }
     }
 
     /// The first container.
@@ -113,11 +131,29 @@ impl Pod {
 
     /// All documents, for `podman kube play`.
     pub fn documents(&self) -> String {
-        let documents: Vec<String> = self.referred.iter().chain([&self.pod]).map(Value::to_string).collect();
+        let mut pod = self.pod.clone();
+        remove_probes(&mut pod);
+        open_secrets(&mut pod);
+        let documents: Vec<String> = self.referred.iter().chain([&pod]).map(Value::to_string).collect();
         documents.join("\n---\n")
     }
 }
 
-fn containers(pod: &mut Value) -> impl Iterator<Item = &mut Value> {
-    pod["spec"]["containers"].as_array_mut().unwrap().iter_mut()
+fn decoded(base64: &str) -> String {
+    String::from_utf8(BASE64_STANDARD.decode(base64).unwrap()).unwrap()
+}
+
+fn remove_probes(pod: &mut Value) {
+    for container in pod["spec"]["containers"].as_array_mut().unwrap() {
+        for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+            container.as_object_mut().unwrap().remove(probe);
+        }
+    }
+}
+
+fn open_secrets(pod: &mut Value) {
+    let volumes = pod["spec"]["volumes"].as_array_mut();
+    for volume in volumes.into_iter().flatten().filter(|volume| volume["secret"].is_object()) {
+        volume["secret"]["defaultMode"] = json!(0o444);
+    }
 }

@@ -82,6 +82,19 @@ impl Node {
         self.run_with_input(&words, content);
     }
 
+    /// A figure of a process' control group: `controller` and `file` of version 1. The node numbers the process.
+    pub fn group(&self, pid: &str, controller: &str, file: &str) -> String {
+        let script = format!(
+            "group=$(grep -E '[:,]{controller}[,:]' /proc/{pid}/cgroup | cut -d: -f3); cat /sys/fs/cgroup/{controller}$group/{file}"
+        );
+        self.run(&["sh", "-c", &script]).trim().to_owned()
+    }
+
+    /// Where a file of the node is for this machine.
+    pub fn file(&self, path: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{path}", self.first))
+    }
+
     /// The folder in which the engines keep images and containers.
     pub fn containers(&self) -> PathBuf {
         self.state.path().join("containers")

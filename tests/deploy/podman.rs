@@ -3,29 +3,18 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use harness::{Raw, eventually, wire};
 use serde_json::Value;
 
 use crate::manifests::{Overlay, Pod};
 use crate::node::Node;
+use crate::running::{PORT, Running};
 
 /// The network that pods share.
 const NETWORK: &str = "pods";
 
-/// Where the service of the overlays listens in its pod.
-const PORT: u16 = 8080;
-
 /// Pods on a node, which play the part of a cluster's.
 pub struct Pods<'n> {
     node: &'n Node,
-}
-
-/// A pod that was started.
-pub struct Running {
-    pub pod: Pod,
-    pub address: SocketAddr,
-    /// When its creation was asked for.
-    pub since: Instant,
 }
 
 impl<'n> Pods<'n> {
@@ -48,14 +37,8 @@ impl<'n> Pods<'n> {
     /// Starts the overlay's MySQL, and waits until it takes connections.
     pub fn play_mysql(&self) -> Running {
         let mysql = self.play(Overlay::render("dev").pod("StatefulSet", "mysql", "mysql-0"), "mysql");
-        self.wait_for_mysql(&mysql);
+        mysql.wait_for_mysql();
         mysql
-    }
-
-    /// Waits as the overlay's probe does.
-    pub fn wait_for_mysql(&self, mysql: &Running) {
-        let address = SocketAddr::new(mysql.address.ip(), 3306);
-        eventually("MySQL takes connections", || Raw::connect(address).ok());
     }
 
     fn address_of(&self, pod: &str) -> IpAddr {
@@ -99,22 +82,6 @@ impl<'n> Pods<'n> {
     /// A figure of a container's control group: `controller` and `file` of version 1.
     pub fn group(&self, pod: &str, container: &str, controller: &str, file: &str) -> String {
         let pid = self.inspect(pod, container)["State"]["Pid"].to_string();
-        let script = format!(
-            "group=$(grep -E '[:,]{controller}[,:]' /proc/{pid}/cgroup | cut -d: -f3); cat /sys/fs/cgroup/{controller}$group/{file}"
-        );
-        self.node.run(&["sh", "-c", &script]).trim().to_owned()
-    }
-}
-
-impl Running {
-    /// Waits until it says that it is ready, and gives the time since its creation.
-    pub fn ready(&self) -> Duration {
-        eventually(&format!("{} is ready", self.pod.name()), || (self.status("/readyz")? == 200).then_some(()));
-        self.since.elapsed()
-    }
-
-    /// The status of what it answers to GET, if it answers.
-    pub fn status(&self, path: &str) -> Option<u16> {
-        Some(Raw::connect(self.address).ok()?.request(wire::get(path)).ok()?.status)
+        self.node.group(&pid, controller, file)
     }
 }

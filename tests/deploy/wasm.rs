@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use harness::{Connections, Load, Raw, eventually, wire};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::images::{BASE, node};
-use crate::manifests::Overlay;
+use crate::manifests::{Overlay, Pod};
 use crate::node::Node;
-use crate::podman::{Pods, Running};
+use crate::podman::Pods;
+use crate::running::Running;
 use crate::service::Service;
 
 /// By the name of MySQL's Service.
@@ -161,11 +162,9 @@ fn the_node_check_tells_the_version_and_ends() {
 
 /// What `k8s/check-node.yaml` prints.
 fn check_node(node: &Node) -> String {
-    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../k8s/check-node.yaml")).unwrap();
-    let documents: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
-    let pod = documents.iter().find(|document| document["kind"] == "Pod").unwrap();
-    node.run_with_input(&["podman", "kube", "play", "--network=none", "-"], &pod.to_string());
-    let container = format!("{}-usher", pod["metadata"]["name"].as_str().unwrap());
+    let pod = Pod::check_node();
+    node.run_with_input(&["podman", "kube", "play", "--network=none", "-"], &pod.documents());
+    let container = format!("{}-usher", pod.name());
     assert_eq!(node.run(&["podman", "wait", &container]).trim(), "0");
     node.run(&["podman", "logs", &container])
 }
