@@ -13,13 +13,16 @@ use crate::manifests::{Overlay, Pod};
 use crate::node::Node;
 use crate::running::status;
 
-/// The overlay's only pod, with a MySQL in a pod of its own, once it is ready.
-fn deployed(kubelet: &Kubelet, overlay: &str) -> Played {
+/// A pod of the overlay, with a MySQL in a pod of its own, once it is ready and was seen to serve.
+fn deployed(kubelet: &Kubelet, overlay: &str, mebibytes: u64) -> Played {
     let mysql = kubelet.play(Overlay::render("dev").pod("StatefulSet", "mysql", "mysql-0"));
     mysql.running.wait_for_mysql();
     let database = format!("mysql://usher:throw-away@{}/users", mysql.running.address.ip());
     let played = kubelet.play(pod(overlay).database(&database));
     println!("{overlay}: ready {:?} after its creation", played.running.ready());
+    assert_serves(&played);
+    assert_limits(kubelet, &played, mebibytes);
+    assert_logs(&kubelet.log(&played), "listening on http://0.0.0.0:8080");
     played
 }
 
@@ -27,15 +30,15 @@ fn pod(overlay: &str) -> Pod {
     Overlay::render(overlay).pod("Deployment", "usher", "usher-0")
 }
 
-/// Serves users, within its limits.
-fn assert_serves(kubelet: &Kubelet, played: &Played, mebibytes: u64) {
-    let status = kubelet.status(played);
-    assert_eq!(status["state"], "CONTAINER_RUNNING", "{status}");
+fn assert_serves(played: &Played) {
     let mut client = Raw::connect(played.running.address).unwrap();
     let made = client.request(wire::post(wire::user("a@example.org"))).unwrap().expect(201);
     let seen = client.request(wire::get(&format!("/api/users/{}", made["id"]))).unwrap().expect(200);
     assert_eq!(seen, made);
+}
 
+/// 200m of a processor, as all overlays have it, and so much memory.
+fn assert_limits(kubelet: &Kubelet, played: &Played, mebibytes: u64) {
     let figure = |controller: &str, file: &str| kubelet.group(played, controller, file).parse::<u64>().unwrap();
     assert_eq!(figure("memory", "memory.limit_in_bytes") >> 20, mebibytes);
     assert_eq!(figure("cpu", "cpu.cfs_quota_us") * 1000 / figure("cpu", "cpu.cfs_period_us"), 200);
@@ -66,9 +69,7 @@ fn assert_logs(log: &str, message: &str) {
 fn a_module_serves_and_ends_with_its_grace_period() {
     let Some(node) = node() else { return };
     let kubelet = Kubelet::on(&node, &[WASM, MYSQL]);
-    let played = deployed(&kubelet, "wasm");
-    assert_serves(&kubelet, &played, 256);
-    assert_logs(&kubelet.log(&played), "listening on http://0.0.0.0:8080");
+    let played = deployed(&kubelet, "wasm", 256);
 
     let (took, code) = kubelet.stop(&played);
     println!("wasm: stopped after {took:?} with code {code}");
@@ -82,10 +83,8 @@ fn a_module_serves_and_ends_with_its_grace_period() {
 fn usher_serves_and_answers_what_is_in_flight_at_its_end() {
     let Some(node) = node() else { return };
     let kubelet = Kubelet::on(&node, &[HOST, MYSQL]);
-    let played = deployed(&kubelet, "host");
-    assert_serves(&kubelet, &played, 128);
+    let played = deployed(&kubelet, "host", 128);
     assert_eq!(filters(&node, &kubelet, &played), [1, 1, 2], "the runtime's for all, and the worker's own");
-    assert_logs(&kubelet.log(&played), "listening on http://0.0.0.0:8080");
 
     let in_flight = InFlight::begin(played.running.address);
     let (took, code) = kubelet.stop(&played);

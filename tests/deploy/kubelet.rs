@@ -84,8 +84,7 @@ impl<'n> Kubelet<'n> {
         self.call("RemovePodSandbox", &sandbox);
     }
 
-    /// What the runtime says of a pod's container.
-    pub fn status(&self, played: &Played) -> Value {
+    fn status(&self, played: &Played) -> Value {
         self.call("ContainerStatus", &json!({"container_id": played.container}))["status"].take()
     }
 
