@@ -30,7 +30,20 @@ else
         fi
     done
 fi
-mount --rbind /dev "$root/dev"
+# Not this machine's /dev: engines give away the devices that containers have as input and output.
+mount -t tmpfs -o mode=755 tmpfs "$root/dev"
+mkdir "$root/dev/pts" "$root/dev/shm" "$root/dev/mqueue"
+for device in null:3 zero:5 full:7 random:8 urandom:9; do
+    mknod --mode=666 "$root/dev/${device%:*}" c 1 "${device#*:}"
+done
+mknod --mode=666 "$root/dev/tty" c 5 0
+mount -t devpts -o newinstance,ptmxmode=0666 devpts "$root/dev/pts"
+mount -t tmpfs tmpfs "$root/dev/shm"
+ln -s pts/ptmx "$root/dev/ptmx"
+ln -s /proc/self/fd "$root/dev/fd"
+ln -s fd/0 "$root/dev/stdin"
+ln -s fd/1 "$root/dev/stdout"
+ln -s fd/2 "$root/dev/stderr"
 mount -t tmpfs tmpfs "$root/tmp"
 mount -t tmpfs tmpfs "$root/run"
 # Engines put overlays of their own there, which cannot lie on one.
