@@ -256,6 +256,21 @@ impl fmt::Display for UsageError {
 
 impl std::error::Error for UsageError {}
 
+/// Why it ends was said already, by the service: what is said last is what people find.
+#[derive(Debug)]
+pub struct AlreadySaid {
+    /// Whether the caller has to set something right.
+    pub usage: bool,
+}
+
+impl fmt::Display for AlreadySaid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the service says why")
+    }
+}
+
+impl std::error::Error for AlreadySaid {}
+
 /// Makes an error one that the caller has to set right.
 pub fn usage(error: &anyhow::Error) -> anyhow::Error {
     UsageError(format!("{error:#}")).into()
@@ -263,7 +278,8 @@ pub fn usage(error: &anyhow::Error) -> anyhow::Error {
 
 /// The exit code that an error ends with.
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
-    if error.is::<UsageError>() { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
+    let usage = error.is::<UsageError>() || error.downcast_ref().is_some_and(|AlreadySaid { usage }| *usage);
+    if usage { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
 }
 
 /// Longest duration that makes sense: beyond a day it is a mistake.

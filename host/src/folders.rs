@@ -58,8 +58,12 @@ impl Folder {
     /// # Errors
     /// If it cannot be made.
     pub fn make(&self) -> Result<()> {
-        fs::create_dir_all(&self.host)
-            .with_context(|| format!("cannot make the folder {}: give another with --dir", self.host.display()))
+        fs::create_dir_all(&self.host).with_context(|| {
+            let host = self.host.display();
+            format!(
+                "cannot make the folder {host}: mount one that can be written, or give another with --dir (USHER_DIR)"
+            )
+        })
     }
 
     /// Whether there is such a folder.
@@ -79,7 +83,9 @@ impl Folder {
         fs::read_dir(&found).with_context(|| format!("--dir: cannot read the folder {host} as this user"))?;
         if !self.read_only {
             nix::unistd::access(&found, nix::unistd::AccessFlags::W_OK).with_context(|| {
-                format!("--dir: cannot write into the folder {host} as this user: change its owner, or add :ro")
+                format!(
+                    "--dir: cannot write into the folder {host} as this user: change its owner or its mount, or add :ro"
+                )
             })?;
         }
         let found = found.to_str().with_context(|| format!("--dir: the name of {host} is not UTF-8"))?;

@@ -34,7 +34,7 @@ mod watch;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use cli::{Cli, Command};
+use cli::{AlreadySaid, Cli, Command};
 
 fn main() -> ExitCode {
     let result = match Cli::read().command {
@@ -45,7 +45,9 @@ fn main() -> ExitCode {
         Command::Top(options) => top::run(&options),
     };
     result.unwrap_or_else(|error| {
-        let _ = writeln!(io::stderr(), "error: {error:#}");
+        if !error.is::<AlreadySaid>() {
+            let _ = writeln!(io::stderr(), "error: {error:#}");
+        }
         cli::exit_code(&error)
     })
 }

@@ -3,9 +3,9 @@
 use std::env;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use host::channel::Channel;
@@ -25,6 +25,10 @@ const BACKGROUND: libc::c_int = 5;
 
 /// The library that stands in for LLVM where code is only run; empty where there is none.
 const STANDIN: &str = env!("USHER_LLVM_STANDIN");
+
+/// What it mostly means that a process was killed and not by us.
+pub const WANT_OF_MEMORY: &str =
+    "probably by the kernel for want of memory: raise the container's memory limit, or have fewer workers";
 
 /// What a template loads besides the module and WasmEdge.
 #[derive(Debug, Clone, Copy)]
@@ -65,7 +69,7 @@ impl Engine {
     pub fn about(&self) -> Result<About> {
         let output = self.command(&["about"]).output().with_context(|| self.lost())?;
         if !output.status.success() {
-            bail!(self.broken(&String::from_utf8_lossy(&output.stderr)));
+            bail!(self.broken(output.status, &String::from_utf8_lossy(&output.stderr)));
         }
         // Such as of a plugin that WasmEdge cannot load.
         let _ = io::stderr().write_all(&output.stderr);
@@ -118,7 +122,10 @@ impl Engine {
     }
 
     /// Why a process of the engine that ended before it said anything did so.
-    fn broken(&self, said: &str) -> String {
+    fn broken(&self, status: ExitStatus, said: &str) -> String {
+        if status.signal().is_some() {
+            return format!("{} ended: {}", self.program.display(), describe(status));
+        }
         format!(
             "{} does not run: {}\nit needs the libwasmedge that it was built with (0.17); build it anew after \
              `cargo xtask setup`, or install that WasmEdge",
@@ -135,6 +142,14 @@ impl Engine {
         let mut command = Command::new(&self.program);
         command.args(arguments);
         command
+    }
+}
+
+/// How a process ended, with what a kill mostly means.
+pub fn describe(status: ExitStatus) -> String {
+    match status.signal() {
+        Some(libc::SIGKILL) => format!("{status}, {WANT_OF_MEMORY}"),
+        _ => status.to_string(),
     }
 }
 
@@ -159,5 +174,19 @@ fn give_way(command: &mut Command) {
             libc::setpriority(libc::PRIO_PROCESS, 0, BACKGROUND);
             Ok(())
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_kill_hints_at_memory() {
+        let said = |raw| describe(ExitStatus::from_raw(raw));
+        assert!(said(libc::SIGKILL).starts_with("signal: 9 (SIGKILL), probably"), "{}", said(libc::SIGKILL));
+        for other in [0, 1 << 8, libc::SIGSEGV] {
+            assert!(!said(other).contains("memory"), "{}", said(other));
+        }
     }
 }

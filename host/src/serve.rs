@@ -63,9 +63,9 @@ impl Prepared {
             Some(count) => Wanted::Exactly(count.into()),
             None => Wanted::Share(Share::of_this_process()),
         };
-        let slots = Slot::bind_all(options.listen, wanted.most()).context("--listen")?;
+        let slots = Slot::bind_all(options.listen, wanted.most()).context("--listen (USHER_LISTEN)")?;
         let address = slots.first().context("no slot")?.address()?;
-        let admin = bind_admin(options.admin).context("--admin")?;
+        let admin = bind_admin(options.admin).context("--admin (USHER_ADMIN)")?;
         user::become_user(user)?;
         // As the user who will use them.
         let folders = grants(folders)?;

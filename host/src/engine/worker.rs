@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use anyhow::{Context, Result, anyhow};
 use host::channel::Channel;
-use host::protocol::{Guest, Plan, Report};
+use host::protocol::{Guest, Limits, PAGE_BYTES, Plan, Report};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Pid, dup2_stdin, getpid};
 use wasmedge_sdk::vm::SyncInst;
@@ -66,14 +66,14 @@ pub fn run(task: Task, channel: &Channel, code: &Code, plan: &Plan, supervisor: 
     }
     let mut given = plan.guest.clone();
     given.environment.extend(task.environment);
-    guest(&given, &task.sockets, code)
+    guest(&given, &task.sockets, code, plan.limits)
 }
 
 fn limit_open_files(most: u64) -> Result<()> {
     setrlimit(Resource::RLIMIT_NOFILE, most, most).context("cannot limit open files")
 }
 
-fn guest(given: &Guest, sockets: &Sockets, code: &Code) -> Result<i32> {
+fn guest(given: &Guest, sockets: &Sockets, code: &Code, limits: Limits) -> Result<i32> {
     let (public, control) = (sockets.public.as_raw_fd(), sockets.control.as_raw_fd());
     let mut wasi = wasi::Wasi::new(given, public, control)?;
     let mut extension = extension::module()?;
@@ -83,7 +83,10 @@ fn guest(given: &Guest, sockets: &Sockets, code: &Code) -> Result<i32> {
     let mut store = Store::new(Some(&code.config), instances)?;
     wasi::hooks::clear(store.executor())?;
     let mut vm = Vm::new(store);
-    vm.register_module(None, code.module.clone()).context("the module cannot be instantiated")?;
+    vm.register_module(None, code.module.clone()).with_context(|| {
+        let bytes = u64::from(limits.memory_pages) * PAGE_BYTES;
+        format!("the module cannot be instantiated; it may take {bytes} bytes of memory (--memory, USHER_MEMORY)")
+    })?;
     let ended = vm.run_func(None, "_start", std::iter::empty::<WasmValue>());
     drop(vm);
     // WasmEdge reports `proc_exit` as a success, too.

@@ -13,10 +13,11 @@ use super::control::{self, About, Queued};
 use super::generation::Tag;
 use super::seat::{Role, Seat, State, VAIN_MAX, Worker};
 use super::{Greeting, NewsKind, Supervisor, Wanted};
-use crate::cli::UsageError;
+use crate::cli::{AlreadySaid, UsageError};
+use crate::processes::WANT_OF_MEMORY;
 use crate::say;
 
-/// Exit code by which a guest says that its settings are wrong: trying again is of no use.
+/// Exit code by which a guest says that its settings are wrong.
 const GUEST_USAGE: i32 = 2;
 
 /// How a worker ended.
@@ -31,7 +32,17 @@ impl std::fmt::Display for Ended {
         match self {
             Self::Exited(TRAPPED) => f.write_str("ended by an error of its own"),
             Self::Exited(code) => write!(f, "ended with exit code {code}"),
-            Self::Killed(signal) => write!(f, "was ended by {signal}"),
+            Self::Killed(signal) => write!(f, "was ended by {signal} (signal {})", *signal as i32),
+        }
+    }
+}
+
+impl Ended {
+    /// Where to look for why.
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Killed(Signal::SIGKILL) => WANT_OF_MEMORY,
+            _ => "what it said last is above",
         }
     }
 }
@@ -48,7 +59,7 @@ impl Supervisor {
             if let Some(template) = &mut generation.template
                 && let Some(status) = template.ended()
             {
-                ended.push((generation.tag.number, format!("(pid {}) ended: {status}", template.pid())));
+                ended.push((generation.tag.number, template.describe(status)));
             }
         }
         ended.into_iter().try_for_each(|(generation, how)| self.lose_template(generation, &how))
@@ -73,10 +84,25 @@ impl Supervisor {
         let coming = self.coming().map(|coming| coming.tag.number);
         let Some(seat) = self.seats.get_mut(index) else { return Ok(()) };
         let Some((role, worker)) = seat.remove(life) else { return Ok(()) };
+        // It said itself that it cannot start, and would say it again. Later it is what its files say now, and they
+        // may say something else next time.
+        if let Ended::Exited(code) = how
+            && !matches!(code, 0 | TRAPPED)
+            && role == Role::Current
+            && self.about.is_none()
+            && !stopping
+        {
+            bail!(AlreadySaid { usage: code == GUEST_USAGE });
+        }
         let expected = worker.state == State::Draining;
         if !(expected && how == Ended::Exited(0)) {
             let pid = worker.pid.map_or(0, Pid::as_raw);
-            say::log(format_args!("worker {index} (pid {pid}) {how}"));
+            match how {
+                Ended::Killed(Signal::SIGKILL) if !worker.killed => {
+                    say::log(format_args!("worker {index} (pid {pid}) {how}, {WANT_OF_MEMORY}"));
+                }
+                _ => say::log(format_args!("worker {index} (pid {pid}) {how}")),
+            }
         }
         match role {
             Role::Leaving if stopping => return self.take_queue(index),
@@ -95,10 +121,6 @@ impl Supervisor {
             Role::Current if stopping => return Ok(()),
             Role::Current => {}
         }
-        // Later it is what its files say now, and they may say something else next time.
-        if how == Ended::Exited(GUEST_USAGE) && self.about.is_none() {
-            bail!(UsageError("the service refuses its settings; it says why above".to_owned()));
-        }
         self.restart(index, worker.age(), &how)
     }
 
@@ -109,7 +131,8 @@ impl Supervisor {
         let pause = seat.pause_after(age);
         if seat.vain >= VAIN_MAX {
             let message = format!(
-                "worker {index} {how} within a second of its start, {VAIN_MAX} times in a row; what it said last is above"
+                "worker {index} {how} within a second of its start, {VAIN_MAX} times in a row; {}",
+                how.reason()
             );
             seat.answer(&Err(message.clone()));
             say::log("giving up");
@@ -235,6 +258,7 @@ fn models_by(plugin: Option<&Path>) -> String {
 /// Ends a worker at once. One without a process ends by itself when it finds its listener closed.
 pub(super) fn end(worker: &mut Worker) {
     worker.kill_at = None;
+    worker.killed = true;
     if let Some(pid) = worker.pid {
         // It is our child and not reaped yet, so that the number is still its own.
         let _ = kill(pid, Signal::SIGKILL);

@@ -41,7 +41,7 @@ impl Supervisor {
     pub(super) fn lose_template(&mut self, number: u64, how: &str) -> Result<()> {
         if number == self.serving.tag.number {
             say::log(format_args!("the template {how}; starting another"));
-            return self.restart_template();
+            return self.restart_template(how);
         }
         if let Some(template) = self.generation_mut(number).and_then(|generation| generation.template.take()) {
             // What it said last may be why.
@@ -53,11 +53,11 @@ impl Supervisor {
         Ok(())
     }
 
-    fn restart_template(&mut self) -> Result<()> {
+    fn restart_template(&mut self, how: &str) -> Result<()> {
         let number = self.serving.tag.number;
         self.serving.in_vain += 1;
         if self.serving.in_vain > VAIN_MAX {
-            bail!("the process that workers are made from ended {VAIN_MAX} times in a row before one was made");
+            bail!("{VAIN_MAX} times in a row no worker was made: the process that they are made from {how}");
         }
         if let Some(template) = self.serving.template.take() {
             self.take_reports(number, template.end())?;
@@ -83,7 +83,11 @@ impl Supervisor {
         match report {
             Ok(Some(report)) => self.on_known_report(generation, report),
             // Its end is seen by SIGCHLD, too, but it may have closed the channel and gone on.
-            Ok(None) => self.lose_template(generation, "ended"),
+            Ok(None) => {
+                let template = self.generation_mut(generation).and_then(|generation| generation.template.as_mut());
+                let how = template.map_or_else(|| "ended".to_owned(), Template::finish);
+                self.lose_template(generation, &how)
+            }
             Err(error) => self.lose_template(generation, &format!("said nonsense ({error})")),
         }
     }

@@ -72,6 +72,8 @@ pub struct Worker {
     pub kill_at: Option<Instant>,
     /// When it is ended instead, once it took the order to drain; `None` after that.
     pub drained_by: Option<Instant>,
+    /// Whether we have killed it.
+    pub killed: bool,
     started: SystemTime,
     since: Instant,
     /// What it counted stays when it goes.
@@ -95,6 +97,7 @@ impl Worker {
             state: State::Starting,
             kill_at: None,
             drained_by: None,
+            killed: false,
             started: SystemTime::now(),
             since: Instant::now(),
             _account: ledger.open(life),

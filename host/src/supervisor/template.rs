@@ -14,7 +14,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Duration, timeout};
 
-use crate::processes::{Engine, Loading};
+use crate::processes::{self, Engine, Loading};
 
 /// How long one may take to say that it is there.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -79,9 +79,15 @@ impl Template {
         self.child.try_wait().ok().flatten()
     }
 
-    /// Its process.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
+    /// Ends it if it is not about to end by itself, and says how it did.
+    pub fn finish(&mut self) -> String {
+        let _ = self.child.kill();
+        self.child.wait().map_or_else(|_| "ended".to_owned(), |status| self.describe(status))
+    }
+
+    /// How it ended, for people.
+    pub fn describe(&self, status: ExitStatus) -> String {
+        format!("(pid {}) ended: {}", self.child.id(), processes::describe(status))
     }
 
     /// Ends it at once, and takes what it still had to say. A worker of its making that has not reported
