@@ -16,4 +16,5 @@ mod service;
 
 mod cri;
 mod host;
+mod misconfigured;
 mod wasm;

@@ -121,11 +121,53 @@ impl Pod {
     }
 
     /// The secret that holds the database's URL.
-    pub fn database(mut self, url: &str) -> Self {
-        self.referred.retain(|object| object["metadata"]["name"] != "usher-database");
-        self.referred.push(json!({
-            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "usher-database"}, "stringData": {"url": url}
+    pub fn database(self, url: &str) -> Self {
+        self.secret("url", url)
+    }
+
+    /// The secret that should hold the database's URL, with this key alone.
+    pub fn secret(self, key: &str, value: &str) -> Self {
+        let mut this = self.without_secret();
+        this.referred.push(json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "usher-database"}, "stringData": {key: value}
         }));
+        this
+    }
+
+    /// Without the secret that should hold the database's URL.
+    pub fn without_secret(mut self) -> Self {
+        self.referred.retain(|object| object["metadata"]["name"] != "usher-database");
+        self
+    }
+
+    /// Changes a setting in the ConfigMap.
+    pub fn setting(mut self, name: &str, value: &str) -> Self {
+        let map = self.referred.iter_mut().find(|object| object["kind"] == "ConfigMap").expect("a ConfigMap");
+        map["data"][name] = json!(value);
+        self
+    }
+
+    /// Limits the first container's memory, such as `128Mi`.
+    pub fn memory(mut self, limit: &str) -> Self {
+        self.container()["resources"]["limits"]["memory"] = json!(limit);
+        self.container()["resources"]["requests"]["memory"] = json!(limit);
+        self
+    }
+
+    /// Mounts an empty folder, which can be written, into the first container. In memory, where podman lets everybody
+    /// write: it knows no `fsGroup`.
+    pub fn mount(mut self, volume: &str, path: &str) -> Self {
+        self.container()["volumeMounts"].as_array_mut().unwrap().push(json!({"name": volume, "mountPath": path}));
+        self.pod["spec"]["volumes"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!({"name": volume, "emptyDir": {"medium": "Memory"}}));
+        self
+    }
+
+    /// Sets a parameter of the kernel for the pod.
+    pub fn sysctl(mut self, name: &str, value: &str) -> Self {
+        self.pod["spec"]["securityContext"]["sysctls"] = json!([{"name": name, "value": value}]);
         self
     }
 

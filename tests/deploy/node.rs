@@ -68,12 +68,17 @@ impl Node {
         self.run(&["bash", "-euo", "pipefail", "-c", script])
     }
 
-    /// Runs a command that has an input.
+    /// Runs a command that has an input, and has to succeed, and gives its output.
     pub fn run_with_input(&self, words: &[&str], input: &str) -> String {
+        succeeded(&words.join(" "), &self.try_run_with_input(words, input))
+    }
+
+    /// Runs a command that has an input to its end.
+    pub fn try_run_with_input(&self, words: &[&str], input: &str) -> Output {
         let file = self.state.path().join("input");
         fs::write(&file, input).unwrap();
         let input = fs::File::open(file).unwrap();
-        succeeded(&words.join(" "), &self.command(words).stdin(input).output().unwrap())
+        self.command(words).stdin(input).output().unwrap()
     }
 
     /// Writes a file on the node.

@@ -34,6 +34,45 @@ impl<'n> Pods<'n> {
         Running { pod, address, since }
     }
 
+    /// Why a pod cannot be started.
+    pub fn refuse(&self, pod: &Pod) -> String {
+        let network = format!("--network={NETWORK}");
+        let output = self.node.try_run_with_input(&["podman", "kube", "play", &network, "-"], &pod.documents());
+        assert!(!output.status.success(), "{} was started", pod.name());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    /// Removes a pod at once, with its secrets and volumes.
+    pub fn remove(&self, pod: &Pod) {
+        self.node.run(&["podman", "pod", "rm", "--force", "--time=0", pod.name()]);
+        self.node.run_with_input(&["podman", "kube", "down", "--force", "-"], &pod.documents());
+    }
+
+    /// Writes a file of the secret into a pod's volume, which is where a kubelet brings what is changed in a secret.
+    pub fn write_secret(&self, pod: &Pod, container: &str, key: &str, value: &str) {
+        let mounts = self.inspect(pod.name(), container)["Mounts"].take();
+        let secrets = |mount: &&Value| mount["Destination"] == "/run/secrets/usher";
+        let mount = mounts.as_array().and_then(|mounts| mounts.iter().find(secrets)).expect("the secret's volume");
+        self.node.write(&format!("{}/{key}", mount["Source"].as_str().unwrap()), value);
+    }
+
+    /// Runs statements as MySQL's root.
+    pub fn sql(&self, mysql: &Running, statements: &str) {
+        let container = format!("{}-mysql", mysql.pod.name());
+        self.node.run(&[
+            "podman",
+            "exec",
+            &container,
+            "/opt/mysql/bin/mysql",
+            "--no-defaults",
+            "--socket=/tmp/socket",
+            "--user=root",
+            "--password=throw-away-too",
+            "--execute",
+            statements,
+        ]);
+    }
+
     /// Starts the overlay's MySQL, and waits until it takes connections.
     pub fn play_mysql(&self) -> Running {
         let mysql = self.play(Overlay::render("dev").pod("StatefulSet", "mysql", "mysql-0"), "mysql");
@@ -54,10 +93,10 @@ impl<'n> Pods<'n> {
         serde_json::from_str::<Value>(&text).unwrap()[0].take()
     }
 
-    /// All that a container wrote.
+    /// All that a container wrote, in that order.
     pub fn log(&self, pod: &str, container: &str) -> String {
-        let output = self.node.try_run(&["podman", "logs", &format!("{pod}-{container}")]);
-        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+        let output = self.node.try_run(&["sh", "-c", &format!("podman logs {pod}-{container} 2>&1")]);
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// Kills a container without a word, as the kernel would.
