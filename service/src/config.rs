@@ -357,7 +357,8 @@ fn file(path: &str) -> Result<Option<Vec<u8>>, String> {
         return Ok(None);
     }
     let hint = "is its folder granted (wasmedge --dir)?";
-    let bytes = std::fs::read(path).map_err(|error| format!("names a file that cannot be read: {error}; {hint}"))?;
+    let bytes =
+        std::fs::read(path).map_err(|error| format!("names a file that cannot be read: {path}: {error}; {hint}"))?;
     Ok(Some(bytes))
 }
 
@@ -460,6 +461,7 @@ mod tests {
         assert_eq!(config.listen, Listen::Address("127.0.0.1:8080".parse().unwrap()));
         assert_eq!(config.limits.idle, Duration::from_secs(60));
         assert_eq!(config.connections, None);
+        assert_eq!(config.models.folder, std::path::Path::new(crate::inference::USUAL_FOLDER));
     }
 
     #[test]

@@ -100,8 +100,8 @@ impl Trial<'_> {
     /// The name of the database is not known before it is there.
     fn database_that_is_not_there_yet(&self) -> Running {
         let pod = self.play(self.variant.pod("early"));
-        self.is_unready(&pod, "the database's name is not resolved");
-        self.says(&pod, &["the database's name is not resolved"]);
+        self.is_unready(&pod, "the database's name is not resolved: check the host in DATABASE_URL");
+        self.says(&pod, &["the database's name is not resolved", "DATABASE_URL"]);
         let mysql = self.pods.play_mysql();
         self.recovers(&pod);
         mysql
@@ -124,8 +124,8 @@ impl Trial<'_> {
     fn wrong_password(&self, mysql: &Running) {
         let right = DATABASE.replace("throw-away", "right");
         let pod = self.play(self.variant.pod("denied").database(&right));
-        self.is_unready(&pod, "the database denies access");
-        self.says(&pod, &["the database denies access", "Access denied for user 'usher'"]);
+        self.is_unready(&pod, "the database denies access: check user, password and database in DATABASE_URL");
+        self.says(&pod, &["the database denies access", "DATABASE_URL", "Access denied for user 'usher'"]);
         self.pods.sql(mysql, "ALTER USER usher IDENTIFIED BY 'right'");
         self.recovers(&pod);
         self.pods.sql(mysql, "ALTER USER usher IDENTIFIED BY 'throw-away'");

@@ -207,7 +207,7 @@ fn rights_to_change_tables_are_needed_only_where_there_are_none(flavour: Flavour
     let database = Database::start_of(flavour);
     database.sql("REVOKE ALL ON users.* FROM app; GRANT SELECT, INSERT, UPDATE, DELETE ON users.* TO app");
     let service = on(&database).start();
-    assert!(service.get("/readyz").problem(503).1.contains("denies access"));
+    assert!(service.get("/readyz").problem(503).1.contains("denies access: check user, password"));
     drop(service);
     database.sql("GRANT CREATE ON users.* TO app");
     drop(on(&database).start());

@@ -30,6 +30,9 @@ const BYTES_AT_ONCE: usize = 64 << 10;
 /// Bytes of all outputs of a request at most.
 const OUTPUT_BYTES_MAX: usize = 8 << 20;
 
+/// Where models are looked for when nobody says where (`MODELS_DIR`).
+pub const USUAL_FOLDER: &str = "./models";
+
 /// Where models are, and whether there is a service without them.
 #[derive(Debug, Clone)]
 pub struct ModelsConfig {

@@ -2,13 +2,13 @@
 //! manifest beside it.
 
 use std::fs;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::manifest::{self, Manifest};
 use super::model::Model;
-use super::{InferenceError, ModelsConfig, ext, model_file};
+use super::{InferenceError, ModelsConfig, USUAL_FOLDER, ext, model_file};
 use crate::grants;
 use crate::telemetry::metrics::Metrics;
 
@@ -67,7 +67,13 @@ impl Repository {
     /// Loads the models that are there. What cannot be loaded is logged, and no reason not to start.
     pub fn open(config: &ModelsConfig, metrics: &Metrics) -> Self {
         let folders = subfolders(grants::known_name(&config.folder)).unwrap_or_else(|error| {
-            tracing::info!(folder = %config.folder.display(), %error, "no models: the folder cannot be read");
+            let (folder, none) = (config.folder.display(), "no models: the folder cannot be read");
+            // Nobody has asked for models where they would be taken from if they were there.
+            if error.kind() == ErrorKind::NotFound && config.folder == Path::new(USUAL_FOLDER) {
+                tracing::debug!(%folder, %error, "{none}");
+            } else {
+                tracing::info!(%folder, %error, "{none}");
+            }
             Vec::new()
         });
         if folders.len() > MODELS_MAX {

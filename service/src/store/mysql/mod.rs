@@ -124,7 +124,9 @@ impl Failure {
             }
             (Self::Unresolved(_), _) => "the database's name is not resolved",
             (Self::ReadOnly, _) | (_, Some(1290 | 1792 | 1836)) => "the database is read-only",
-            (_, Some(1044 | 1045 | 1049 | 1142 | 1698)) => "the database denies access",
+            _ if self.is_denied() => "the database denies access",
+            // Galera's word for it is the one that MySQL has for a command that is not known.
+            (_, Some(1047)) => "the database's node has not joined its cluster",
             (Self::Busy, _) => "more requests wait for the database than it can serve in time",
             (_, Some(1040 | 1203 | 1226 | 1461)) => "the database has no room for more connections",
             (_, Some(1205 | 1213)) => "the database was held up by other changes",
@@ -141,8 +143,21 @@ impl Failure {
     fn advice(&self) -> Option<&str> {
         match self {
             Self::Tls(refusal) => Some(&refusal.advice),
+            Self::Unresolved(ResolveError::OnlyIpv6(_)) => None,
+            Self::Unresolved(_) => {
+                Some("check the host in DATABASE_URL, and the name server (DNS_SERVER, or a granted /etc/resolv.conf)")
+            }
+            _ if self.is_denied() => Some("check user, password and database in DATABASE_URL, and the user's rights"),
+            _ if self.is_of_ansi_quotes() => None,
+            _ if self.is_of_the_connection() && self.code().is_none() => {
+                Some("check host and port in DATABASE_URL, and that nothing in between keeps us from it")
+            }
             _ => None,
         }
+    }
+
+    fn is_denied(&self) -> bool {
+        matches!(self.code(), Some(1044 | 1045 | 1049 | 1142 | 1698))
     }
 }
 
