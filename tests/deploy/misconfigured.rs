@@ -192,7 +192,7 @@ fn the_module_says_what_is_wrong_and_recovers() {
     let trial = Trial { pods: &pods, variant: WASM };
     trial.database_secret_and_port();
     trial.folder_that_cannot_be_written(&["./data", "Read-only file system", "DATA_DIR"]);
-    trial.killed_for_want_of_memory("128Mi");
+    trial.killed_for_want_of_memory("96Mi");
 }
 
 #[test]

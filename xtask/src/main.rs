@@ -19,6 +19,7 @@ mod aot;
 mod apt;
 mod artifacts;
 mod bench;
+mod binaryen;
 mod bundle;
 mod cargo;
 mod clang;

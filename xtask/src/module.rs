@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use wasmparser::{Parser, Payload};
 
 use crate::versions::Versions;
-use crate::{cargo, files, paths::Paths, setup};
+use crate::{binaryen, cargo, files, paths::Paths, setup};
 
 /// With every part that is still to come it must stay below this; see DESIGN.md.
 const MAX_BYTES: usize = 5_000_000;
@@ -18,9 +18,10 @@ const SETTINGS: &str = "usher.settings";
 /// Builds the module and returns its path; it is rewritten only when its content changed.
 pub fn build(paths: &Paths) -> Result<PathBuf> {
     setup::setup(paths)?;
-    let target = Versions::pinned()?.rust.target;
+    let versions = Versions::pinned()?;
+    let target = versions.rust.target;
     let built = cargo::build(paths, &["--release", "--package", "service", "--target", &target], "service")?;
-    let content = read(&built)?;
+    let content = binaryen::optimized(paths, &versions.binaryen, &built, &read(&built)?)?;
     check(&content).with_context(|| format!("{} is not fit to ship", built.display()))?;
     let module = paths.service_wasm();
     if fs::read(&module).ok().as_ref() != Some(&content) {

@@ -71,6 +71,16 @@ impl Paths {
         self.tools().join("tensorflow-lite")
     }
 
+    /// What makes the module smaller: Debian's package binaryen.
+    pub fn binaryen(&self) -> PathBuf {
+        self.tools().join("binaryen")
+    }
+
+    /// The module that was made with it last, by the digest of what it was made of.
+    pub fn optimized(&self) -> PathBuf {
+        self.tools().join("optimized")
+    }
+
     /// MariaDB for tests: programs in `bin`, a new data folder in `seed`.
     pub fn mariadb(&self) -> PathBuf {
         self.tools().join("mariadb")

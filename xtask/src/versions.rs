@@ -12,6 +12,7 @@ pub struct Versions {
     pub rust: Rust,
     pub clang: Packages,
     pub tensorflow_lite: Wheel,
+    pub binaryen: Packages,
     pub tests: Packages,
     pub bench: Packages,
     pub mariadb: Packages,
