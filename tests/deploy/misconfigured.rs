@@ -163,13 +163,6 @@ impl Trial<'_> {
         self.replace(&pod, self.variant.pod("stateless"));
     }
 
-    /// Enough for usher itself, and not for what runs the module.
-    fn processes_killed_for_want_of_memory(&self, limit: &str) {
-        let pod = self.play(self.variant.pod("tight").memory(limit));
-        self.says(&pod, &["signal: 9", "memory limit"]);
-        self.replace(&pod, self.variant.pod("roomy"));
-    }
-
     /// Nothing can say a word that is killed at its start, but the engine can.
     fn killed_for_want_of_memory(&self, limit: &str) {
         let pod = self.play(self.variant.pod("small").memory(limit));
@@ -204,5 +197,4 @@ fn usher_says_what_is_wrong_and_recovers() {
     trial.folder_that_cannot_be_written(&["./data", "Read-only file system", "USHER_DIR"]);
     trial.folder_that_is_not_granted();
     trial.killed_for_want_of_memory("8Mi");
-    trial.processes_killed_for_want_of_memory("12Mi");
 }

@@ -151,6 +151,9 @@ fn a_killed_worker_is_replaced_at_once_and_costs_only_what_it_had_in_flight() {
     assert!(replaced.iter().any(|time| *time < Duration::from_millis(100)), "{replaced:?}");
     let restarts: Vec<u64> = two.service.workers().iter().map(|worker| worker.restarts).collect();
     assert_eq!(restarts, [2, 2]);
+    let told =
+        "was ended by SIGKILL (signal 9), probably by the kernel for want of memory: raise the container's memory";
+    assert_eq!(two.service.log().matches(told).count(), 4, "{}", two.service.log());
 }
 
 #[test]

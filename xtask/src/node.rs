@@ -21,6 +21,9 @@ const START: &str = include_str!("node/start.sh");
 /// How podman and buildah work there.
 const CONTAINERS: &str = include_str!("node/containers.conf");
 
+/// Where the tests find what a container may take, and takes.
+const GROUPS: &str = "/sys/fs/cgroup/memory";
+
 /// What a node was made of is kept in it under this name.
 const STAMP: &str = "made-of";
 
@@ -30,9 +33,11 @@ const NOT_SLIM: [&str; 4] = ["doc", "man", "locale", "info"];
 /// Puts the node into `.tools`, which is quick when it is there already, and makes sure that it starts here.
 ///
 /// # Errors
-/// Why this machine can have none: it takes root, Debian's packages, and a kernel with namespaces and overlays.
+/// Why this machine can have none: it takes root, Debian's packages, control groups of version 1, and a kernel
+/// with namespaces and overlays.
 pub fn provide(paths: &Paths, wanted: &Node) -> Result<()> {
     ensure!(nix::unistd::geteuid().is_root(), "container engines run as root only");
+    ensure!(Path::new(GROUPS).is_dir(), "the tests look into control groups of version 1, and there is no {GROUPS}");
     tools::provide(
         paths,
         &paths.node(),

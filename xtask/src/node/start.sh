@@ -18,18 +18,14 @@ root=$state/root
 mount -t overlay -o "lowerdir=$here/root,upperdir=$state/changes,workdir=$state/work" overlay "$root"
 mount -t proc proc "$root/proc"
 mount -t sysfs sysfs "$root/sys"
-if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
-    mount --rbind /sys/fs/cgroup "$root/sys/fs/cgroup"
-else
-    # Without the unified hierarchy that may stand beside those of version 1: engines take the machine for one of both.
-    mount -t tmpfs tmpfs "$root/sys/fs/cgroup"
-    for hierarchy in blkio cpu cpuacct cpuset devices freezer memory pids systemd; do
-        if [ -d "/sys/fs/cgroup/$hierarchy" ]; then
-            mkdir "$root/sys/fs/cgroup/$hierarchy"
-            mount --rbind "/sys/fs/cgroup/$hierarchy" "$root/sys/fs/cgroup/$hierarchy"
-        fi
-    done
-fi
+# Without the unified hierarchy that may stand beside those of version 1: engines take the machine for one of both.
+mount -t tmpfs tmpfs "$root/sys/fs/cgroup"
+for hierarchy in blkio cpu cpuacct cpuset devices freezer memory pids systemd; do
+    if [ -d "/sys/fs/cgroup/$hierarchy" ]; then
+        mkdir "$root/sys/fs/cgroup/$hierarchy"
+        mount --rbind "/sys/fs/cgroup/$hierarchy" "$root/sys/fs/cgroup/$hierarchy"
+    fi
+done
 # Not this machine's /dev: engines give away the devices that containers have as input and output.
 mount -t tmpfs -o mode=755 tmpfs "$root/dev"
 mkdir "$root/dev/pts" "$root/dev/shm" "$root/dev/mqueue"
