@@ -11,7 +11,6 @@ use aot_cache::Digest;
 use crate::apt::{self, PrivateApt};
 use crate::paths::Paths;
 use crate::process::{capture, find_on_path};
-use crate::unpacked;
 use crate::versions::Packages;
 use crate::{files, progress, tools};
 
@@ -31,7 +30,7 @@ const OPTIONS: [&str; 7] = [
 
 /// The module in its best form: the one that was made of it before, or a new one, which takes a minute.
 pub fn optimized(paths: &Paths, wanted: &Packages, built: &Path, content: &[u8]) -> Result<Vec<u8>> {
-    let wasm_opt = program(paths, wanted)?;
+    let wasm_opt = WasmOpt::provide(paths, wanted)?;
     let folder = paths.optimized();
     let options = OPTIONS.join(" ");
     let place = folder.join(format!("{}.wasm", Digest::of(&[content, options.as_bytes()].concat())));
@@ -43,10 +42,10 @@ pub fn optimized(paths: &Paths, wanted: &Packages, built: &Path, content: &[u8])
 }
 
 /// Makes `place` out of `built`, in the folder of all that were made, of which only this one is kept.
-fn optimize(wasm_opt: &Path, built: &Path, folder: &Path, place: &Path) -> Result<()> {
+fn optimize(wasm_opt: &WasmOpt, built: &Path, folder: &Path, place: &Path) -> Result<()> {
     files::make_folder(folder)?;
     let made = files::staging().tempfile_in(folder).context("cannot make a file for the module")?;
-    let mut optimize = Command::new(wasm_opt);
+    let mut optimize = wasm_opt.command();
     optimize.args(OPTIONS).arg(built).arg("-o").arg(made.path());
     capture(&mut optimize).context("wasm-opt does not take the module")?;
     for entry in files::entries(folder)? {
@@ -58,18 +57,41 @@ fn optimize(wasm_opt: &Path, built: &Path, folder: &Path, place: &Path) -> Resul
     Ok(())
 }
 
-/// The program: an installed one where there are no Debian packages.
-fn program(paths: &Paths, wanted: &Packages) -> Result<PathBuf> {
-    if !apt::available() {
-        return find_on_path("wasm-opt").context("wasm-opt is missing: install binaryen, then run this again");
+/// The program, and where its library lies if that is not installed.
+struct WasmOpt {
+    program: PathBuf,
+    library: Option<PathBuf>,
+}
+
+impl WasmOpt {
+    /// The one in `.tools`, which is put there if it is missing; an installed one where there are no Debian packages.
+    fn provide(paths: &Paths, wanted: &Packages) -> Result<Self> {
+        if !apt::available() {
+            let program =
+                find_on_path("wasm-opt").context("wasm-opt is missing: install binaryen, then run this again")?;
+            return Ok(Self { program, library: None });
+        }
+        let ready = |folder: &Path| capture(Self::unpacked(folder).command().arg("--version")).is_ok();
+        tools::provide(paths, &paths.binaryen(), ready, |staging, made| {
+            eprintln!("unpacking Debian's package binaryen into .tools (nothing is installed on the system)");
+            progress::during("fetching binaryen", "fetched", || {
+                make(wanted, staging, made).context("binaryen could not be fetched")
+            })
+        })?;
+        Ok(Self::unpacked(&paths.binaryen()))
     }
-    tools::provide(paths, &paths.binaryen(), ready, |staging, made| {
-        eprintln!("unpacking Debian's package binaryen into .tools (nothing is installed on the system)");
-        progress::during("fetching binaryen", "fetched", || {
-            make(wanted, staging, made).context("binaryen could not be fetched")
-        })
-    })?;
-    Ok(paths.binaryen().join(PROGRAM))
+
+    fn unpacked(folder: &Path) -> Self {
+        Self { program: folder.join(PROGRAM), library: Some(folder.join("usr/lib").join(apt::multiarch())) }
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        if let Some(library) = &self.library {
+            command.env("LD_LIBRARY_PATH", library);
+        }
+        command
+    }
 }
 
 fn make(wanted: &Packages, staging: &Path, made: &Path) -> Result<()> {
@@ -77,11 +99,6 @@ fn make(wanted: &Packages, staging: &Path, made: &Path) -> Result<()> {
     let apt = PrivateApt::new(staging.join("apt"))?;
     apt.use_own_suite()?;
     apt.unpack_alone(&wanted.packages, made)
-}
-
-/// Whether a folder holds one that runs on this machine. It finds its library beside it.
-fn ready(folder: &Path) -> bool {
-    unpacked::runs(&folder.join(PROGRAM), &["--version"])
 }
 
 #[cfg(test)]
@@ -96,6 +113,7 @@ mod tests {
         // Called with the options, the module, -o, and the result.
         let script = "#!/bin/sh\nshift $(($# - 3))\n(cat \"$1\"; echo smaller) > \"$3\"\n";
         write_script(&wasm_opt, script).unwrap();
+        let wasm_opt = WasmOpt { program: wasm_opt, library: None };
         for content in ["one", "two"] {
             fs::write(&built, content).unwrap();
             let place = folder.join(content);
