@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::images::node;
 use crate::manifests::Overlay;
 use crate::podman::Pods;
-use crate::running::Running;
+use crate::running::{Running, addresses};
 use crate::service::Service;
 
 const CONTAINER: &str = "usher";
@@ -17,10 +17,6 @@ const CONTAINER: &str = "usher";
 /// `dev` is `host` with a MySQL and a secret.
 fn play(pods: &Pods, overlay: &Overlay, name: &str) -> Running {
     pods.play(overlay.pod("Deployment", "usher", name), "usher")
-}
-
-fn addresses(pods: &[Running]) -> Vec<SocketAddr> {
-    pods.iter().map(|pod| pod.address).collect()
 }
 
 #[test]

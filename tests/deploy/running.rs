@@ -18,6 +18,11 @@ pub struct Running {
     pub since: Instant,
 }
 
+/// Where pods serve.
+pub fn addresses(pods: &[Running]) -> Vec<SocketAddr> {
+    pods.iter().map(|pod| pod.address).collect()
+}
+
 impl Running {
     /// Waits until it says that it is ready, and gives the time since its creation.
     pub fn ready(&self) -> Duration {

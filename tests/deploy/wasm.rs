@@ -9,7 +9,7 @@ use crate::images::{BASE, node};
 use crate::manifests::{Overlay, Pod};
 use crate::node::Node;
 use crate::podman::Pods;
-use crate::running::Running;
+use crate::running::{Running, addresses};
 use crate::service::Service;
 
 /// By the name of MySQL's Service.
@@ -32,10 +32,6 @@ fn deployed(pods: &Pods) -> Vec<Running> {
         println!("{}: ready {:?} after its creation", pod.pod.name(), pod.ready());
     }
     running
-}
-
-fn addresses(pods: &[Running]) -> Vec<std::net::SocketAddr> {
-    pods.iter().map(|pod| pod.address).collect()
 }
 
 #[test]

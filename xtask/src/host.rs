@@ -1,5 +1,6 @@
 //! The host: `usher`, with `usher-engine` beside it.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -29,21 +30,23 @@ pub fn command(paths: &Paths, usher: &Path) -> Command {
 
 /// The compiled form of `module`, from the cache that `usher serve` uses, too.
 pub fn compiled(paths: &Paths, usher: &Path, module: &Path) -> Result<PathBuf> {
-    let module = std::path::absolute(module).context("cannot find out where we are")?;
-    let mut command = command(paths, usher);
-    // A minute's work is told while it goes on.
-    command.arg("compile").arg(module).stderr(Stdio::inherit());
-    let output = command.output().context("cannot start usher")?;
-    ensure!(output.status.success(), "usher cannot compile the module, and says why above");
-    let path = String::from_utf8(output.stdout).context("the name of usher's cache is not UTF-8")?;
-    Ok(paths.root().join(path.trim_end()))
+    let said = compile(paths, usher, module, &[])?;
+    Ok(paths.root().join(said.trim_end()))
 }
 
 /// Compiles `module` for any processor of this architecture, into the file `result`.
 pub fn compile_for_any(paths: &Paths, usher: &Path, module: &Path, result: &Path) -> Result<()> {
+    let options = ["--generic".as_ref(), "-o".as_ref(), result.as_os_str()];
+    compile(paths, usher, module, &options).map(drop)
+}
+
+/// Has usher compile a module, and gives what it prints.
+fn compile(paths: &Paths, usher: &Path, module: &Path, options: &[&OsStr]) -> Result<String> {
+    let module = std::path::absolute(module).context("cannot find out where we are")?;
     let mut command = command(paths, usher);
-    command.args(["compile", "--generic", "-o"]).arg(result).arg(module).stderr(Stdio::inherit());
+    // A minute's work is told while it goes on.
+    command.arg("compile").args(options).arg(module).stderr(Stdio::inherit());
     let output = command.output().context("cannot start usher")?;
     ensure!(output.status.success(), "usher cannot compile the module, and says why above");
-    Ok(())
+    String::from_utf8(output.stdout).context("the name of usher's cache is not UTF-8")
 }

@@ -14,7 +14,7 @@ use crate::library::Library;
 use crate::paths::Paths;
 use crate::process::capture;
 use crate::versions::Versions;
-use crate::{aot, files, host, module, plugin, system};
+use crate::{aot, files, host, module, plugin, system, unpacked};
 
 /// Where the host's files lie in its image. The engine is told it, as its loader is no part of the base image's libc.
 const PREFIX: &str = "/opt/usher";
@@ -140,11 +140,7 @@ fn find(paths: &Paths, name: &str) -> Result<PathBuf> {
 
 /// Tells the engine and the plugin where their libraries lie in the image.
 fn settle(folder: &Path) -> Result<()> {
-    let loader = files::entries(&folder.join("lib"))?
-        .into_iter()
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .find(|name| name.starts_with("ld-linux"))
-        .context("the engine's libraries have no loader")?;
+    let loader = unpacked::loader(&folder.join("lib"))?;
     let lib = format!("{PREFIX}/lib");
     let mut engine = Command::new("patchelf");
     // As RPATH the folder is searched for what the libraries need too, as RUNPATH it is not.

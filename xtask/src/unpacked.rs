@@ -73,7 +73,7 @@ exec "$here/lib/{loader}" --library-path "$here/lib" --argv0 "{called}" "$here/{
 }
 
 /// The loader's file name, which the architecture decides.
-fn loader(lib: &Path) -> Result<String> {
+pub fn loader(lib: &Path) -> Result<String> {
     files::entries(lib)?
         .iter()
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
