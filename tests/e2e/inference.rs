@@ -1,5 +1,7 @@
 //! Models in every WasmEdge, with the extension and without it, and what is counted of them.
 
+use std::fs;
+
 use harness::{Database, Metrics, Models, Reply, Runtime, Service, assert_well_formed, shared, shipped_models};
 use serde_json::json;
 
@@ -83,6 +85,22 @@ on_every_runtime!(
     a_service_that_requires_models_is_not_ready_without_the_extension
 );
 on_every_runtime!(by_usher_too, Usher: models_are_run_by_both_protocols, without_the_extension_all_else_works);
+
+/// usher leaves out WasmEdge's locks while a worker has one thread, and takes them when it has more.
+#[test]
+fn a_worker_has_one_thread_unless_models_are_to_run_on_more() {
+    for (wanted, at_least, at_most) in [(1, 1, 1), (2, 2, usize::MAX)] {
+        let builder = Service::builder(Runtime::Usher).models(&shipped_models()).arg("--workers=1");
+        let service = builder.env("TENSORFLOW_LITE_THREADS", wanted).start();
+        predict(&service).expect(200);
+        let worker = service.ready_workers(1)[0].pid;
+        let threads = fs::read_dir(format!("/proc/{worker}/task")).unwrap().count();
+        assert!((at_least..=at_most).contains(&threads), "{threads}");
+        infer(&service).expect(200);
+        service.add_user("Ada", "ada@x.org");
+        assert_eq!(service.ready_workers(1)[0].pid, worker);
+    }
+}
 
 #[test]
 fn a_service_without_models_is_ready_unless_it_requires_them() {

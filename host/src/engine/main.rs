@@ -5,6 +5,7 @@ mod code;
 mod compiler;
 mod confine;
 mod extension;
+mod locks;
 mod template;
 mod trim;
 mod wasi;

@@ -1,7 +1,8 @@
 //! A guest's call of a function of ours: what it gave, and its memory.
 
-use std::{ptr, slice};
+use std::slice;
 
+use host::protocol::PAGE_BYTES;
 use wasmedge_sys::ffi;
 
 use super::errno::{Errno, FAULT};
@@ -9,8 +10,8 @@ use super::errno::{Errno, FAULT};
 /// A call that still runs.
 pub struct Call<'a> {
     frame: *const ffi::WasmEdge_CallingFrameContext,
-    /// The guest's; null until it is needed.
-    memory: *mut ffi::WasmEdge_MemoryInstanceContext,
+    /// The guest's, all of it, once it was needed.
+    memory: Option<&'a mut [u8]>,
     parameters: &'a [ffi::WasmEdge_Value],
 }
 
@@ -26,7 +27,7 @@ impl<'a> Call<'a> {
     ) -> Self {
         // SAFETY: as the caller promises.
         let parameters = unsafe { slice::from_raw_parts(parameters, count as usize) };
-        Self { frame, memory: ptr::null_mut(), parameters }
+        Self { frame, memory: None, parameters }
     }
 
     /// A parameter; -1 if there is none.
@@ -48,15 +49,11 @@ impl<'a> Call<'a> {
         if length == 0 {
             return Ok(&mut []);
         }
-        // SAFETY: the frame is of a call that still runs; WasmEdge checks the bounds, and gives nothing beyond
-        // them. The guest does not run meanwhile, and `self` is borrowed.
-        unsafe {
-            if self.memory.is_null() {
-                self.memory = ffi::WasmEdge_CallingFrameGetMemoryInstance(self.frame, 0);
-            }
-            let start = ffi::WasmEdge_MemoryInstanceGetPointer(self.memory, address.into(), length as u64);
-            if start.is_null() { Err(FAULT) } else { Ok(slice::from_raw_parts_mut(start, length)) }
-        }
+        let frame = self.frame;
+        // SAFETY: the frame is of a call that still runs.
+        let memory = self.memory.get_or_insert_with(|| unsafe { memory_of(frame) });
+        let start = address as usize;
+        memory.get_mut(start..start.saturating_add(length)).ok_or(FAULT)
     }
 
     /// A number in the guest's memory.
@@ -67,5 +64,23 @@ impl<'a> Call<'a> {
         let mut word = [0; 4];
         word.copy_from_slice(self.memory(address, 4)?);
         Ok(u32::from_le_bytes(word))
+    }
+}
+
+/// All of a guest's memory; nothing if it has none.
+///
+/// # Safety
+/// The frame must be of a call that runs as long as this is used: the guest does not run meanwhile, so that
+/// nobody else uses its memory, and it does not grow.
+unsafe fn memory_of<'a>(frame: *const ffi::WasmEdge_CallingFrameContext) -> &'a mut [u8] {
+    // SAFETY: as the caller promises; WasmEdge checks the bounds, and gives nothing beyond them.
+    unsafe {
+        let memory = ffi::WasmEdge_CallingFrameGetMemoryInstance(frame, 0);
+        if memory.is_null() {
+            return &mut [];
+        }
+        let length = ffi::WasmEdge_MemoryInstanceGetPageSize(memory).saturating_mul(PAGE_BYTES);
+        let start = ffi::WasmEdge_MemoryInstanceGetPointer(memory, 0, length);
+        if start.is_null() { &mut [] } else { slice::from_raw_parts_mut(start, length as usize) }
     }
 }

@@ -11,13 +11,13 @@ mod random;
 mod replacement;
 mod transfer;
 
-use std::collections::HashMap;
 use std::ffi::{CString, c_char};
 use std::os::fd::RawFd;
 use std::{mem, ptr};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use host::protocol::{Grant, Guest, Poll};
+use rustc_hash::FxHashMap;
 use wasmedge_sdk::vm::SyncInst;
 use wasmedge_sdk::{AsInstance, FuncType, ValType};
 use wasmedge_sys::{Function, ffi};
@@ -50,7 +50,7 @@ struct State {
     subscriptions: Vec<poll::Subscription>,
     events: Vec<poll::Event>,
     /// The guest's sockets that data went through.
-    sockets: HashMap<u32, transfer::Socket>,
+    sockets: FxHashMap<u32, transfer::Socket>,
     /// Buffers of the call that runs.
     buffers: Vec<libc::iovec>,
 }
@@ -86,7 +86,7 @@ impl Wasi {
             poller,
             subscriptions: Vec::new(),
             events: Vec::new(),
-            sockets: HashMap::new(),
+            sockets: FxHashMap::default(),
             buffers: Vec::new(),
         });
         let mut wasi = Self { context, state, replacements: Vec::new() };

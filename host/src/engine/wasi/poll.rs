@@ -21,11 +21,12 @@
 //!
 //! The epoll descriptor is made at the first call: in the worker, after it was forked.
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::time::{Duration, Instant, SystemTime};
+
+use rustc_hash::FxHashMap;
 
 use super::errno::{self, Errno};
 
@@ -151,8 +152,8 @@ pub struct Poller {
     slots: Vec<Slot>,
     /// Slots that may be used anew.
     free: Vec<usize>,
-    by_guest: HashMap<u32, usize>,
-    by_native: HashMap<RawFd, usize>,
+    by_guest: FxHashMap<u32, usize>,
+    by_native: FxHashMap<RawFd, usize>,
     call: u64,
     /// The slot of each subscription of the last call: a guest's list hardly changes.
     before: Vec<usize>,
@@ -482,6 +483,7 @@ fn sleep_on(epoll: &OwnedFd, fired: &mut [libc::epoll_event], patience: Option<D
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
     use std::fs::File;
     use std::io::{Read, Write};
     use std::net::Shutdown;
