@@ -26,6 +26,7 @@ pub mod resolver;
 pub mod routes;
 pub mod server;
 pub mod store;
+pub mod tally;
 pub mod telemetry;
 pub mod user;
 

@@ -1,25 +1,28 @@
 //! How many clients are connected, and how many may be.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use crate::tally::{Counted, Tally};
 
 /// Counts the connections of clients against their limit.
 #[derive(Debug, Clone)]
 pub struct Occupancy {
     capacity: usize,
-    open: Arc<AtomicUsize>,
+    open: Tally,
 }
 
 impl Occupancy {
     /// Nobody is connected, and so many may be.
     pub fn new(capacity: usize) -> Self {
-        Self { capacity, open: Arc::default() }
+        Self { capacity, open: Tally::default() }
     }
 
     /// A connection is open, until what this gives is dropped.
-    pub fn enter(&self) -> Occupied {
-        self.open.fetch_add(1, Ordering::Relaxed);
-        Occupied(Arc::clone(&self.open))
+    pub fn enter(&self) -> Counted {
+        self.open.enter()
+    }
+
+    /// How many are open.
+    pub fn open(&self) -> usize {
+        self.open.count()
     }
 
     /// Whether the next connection would be one too many.
@@ -29,17 +32,7 @@ impl Occupancy {
 
     /// Whether the next connection would be one too many if so many of the open ones were closed.
     pub fn is_full_beside(&self, own: usize) -> bool {
-        self.open.load(Ordering::Relaxed).saturating_sub(own) >= self.capacity
-    }
-}
-
-/// One of the connections.
-#[derive(Debug)]
-pub struct Occupied(Arc<AtomicUsize>);
-
-impl Drop for Occupied {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.open().saturating_sub(own) >= self.capacity
     }
 }
 

@@ -19,7 +19,7 @@ pub async fn last(app: &App) -> Answer {
 
 /// `GET /metrics`: all of them.
 pub fn all(app: &App) -> Answer {
-    let text = app.metrics.render(app.store.pool()).map_err(|error| {
+    let text = app.metrics.render(app.clients.open(), app.store.pool()).map_err(|error| {
         tracing::error!(%error, "cannot write the metrics");
         Problem::new(Kind::Internal, "the metrics could not be written")
     })?;

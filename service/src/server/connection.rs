@@ -15,6 +15,7 @@ use hyper::server::conn::Http;
 use hyper::service::service_fn;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::exchange;
@@ -47,7 +48,6 @@ enum End {
 
 /// Serves a connection until either side ends it.
 pub async fn run(socket: TcpStream, app: Arc<App>, front: Front, crowded: bool) {
-    let _open = (front == Front::Public).then(|| app.metrics.open_connection());
     let clock = Arc::new(PhaseClock::new());
     let mut watchdog = Watchdog::new(Arc::clone(&clock), Arc::clone(&app), crowded);
     let stream = WatchedStream::new(socket, clock);
@@ -55,11 +55,11 @@ pub async fn run(socket: TcpStream, app: Arc<App>, front: Front, crowded: bool) 
         let (app, stream) = (Arc::clone(&app), stream.clone());
         stream.begin_body(request.body().size_hint().exact());
         Box::pin(async move {
-            let (mut response, at) = exchange::answer(&app, front, crowded, request).await;
+            let mut response = exchange::answer(&app, front, crowded, request).await;
             if is_last(&app, || stream.has_more()) {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
-            stream.begin_answer(at);
+            stream.begin_answer();
             Ok::<_, Infallible>(response)
         })
     });
@@ -139,13 +139,15 @@ struct Watchdog {
     drained_at: Option<Instant>,
     /// Set anew only when it would fire too late, so that a request costs nothing here.
     timer: Pin<Box<Sleep>>,
+    /// Whether the timer will wake the connection.
+    timed: bool,
 }
 
 impl Watchdog {
     fn new(clock: Arc<PhaseClock>, app: Arc<App>, crowded: bool) -> Self {
         let timer = Box::pin(sleep_until(clock.get().1 + app.limits.idle));
         let drained = Box::pin(app.drained());
-        Self { clock, app, crowded, drained, listens: false, drained_at: None, timer }
+        Self { clock, app, crowded, drained, listens: false, drained_at: None, timer, timed: false }
     }
 
     fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<Phase> {
@@ -157,18 +159,29 @@ impl Watchdog {
             let Some(deadline) = self.deadline(phase, since) else {
                 return Poll::Pending;
             };
-            if self.timer.is_elapsed() || deadline < self.timer.deadline() {
-                self.timer.as_mut().reset(deadline);
-            }
-            ready!(self.timer.as_mut().poll(cx));
+            ready!(self.poll_timer(deadline, cx));
             if deadline <= Instant::now() {
                 return Poll::Ready(phase);
             }
         }
     }
 
-    fn is_draining(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Ready at the deadline, or before it.
+    fn poll_timer(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        if self.timer.is_elapsed() || deadline < self.timer.deadline() {
+            self.timer.as_mut().reset(deadline);
+            self.timed = false;
+        }
         // A connection is one task, whose waker stays the same.
+        if std::mem::replace(&mut self.timed, true) {
+            return Poll::Pending;
+        }
+        // Without a budget: where that is used up, the timer would not take the waker.
+        Pin::new(&mut unconstrained(self.timer.as_mut())).poll(cx)
+    }
+
+    fn is_draining(&mut self, cx: &mut Context<'_>) -> bool {
+        // The waker stays the same here, too.
         let listens = std::mem::replace(&mut self.listens, true);
         self.app.is_draining() || (!listens && self.drained.as_mut().poll(cx).is_ready())
     }

@@ -1,7 +1,7 @@
 //! One request to its answer: what HTTP asks of any server, before and after the routes.
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -12,8 +12,9 @@ use http::{Method, Request, Response, Version};
 use hyper::Body;
 use hyper::body::HttpBody;
 use tokio::time::error::Elapsed;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
+use super::clock;
 use super::front::Front;
 use crate::App;
 use crate::inference::Place;
@@ -21,10 +22,9 @@ use crate::problem::{Kind, Problem};
 use crate::routes::{self, Room};
 use crate::telemetry::{self, log};
 
-/// Answers a request, logs it and, if it is a client's, counts it; gives the time, too. On a `crowded` server
-/// only probes are let through.
-pub async fn answer(app: &App, front: Front, crowded: bool, mut request: Request<Body>) -> (Response<Body>, Instant) {
-    let started = Instant::now();
+/// Answers a request, logs it and, if it is a client's, counts it. On a `crowded` server only probes are let through.
+pub async fn answer(app: &App, front: Front, crowded: bool, mut request: Request<Body>) -> Response<Body> {
+    let started = clock::latest();
     let _active = (front == Front::Public).then(|| app.metrics.active_request());
     let method = telemetry::method_name(request.method());
     let route = front.route(request.uri().path());
@@ -38,13 +38,12 @@ pub async fn answer(app: &App, front: Front, crowded: bool, mut request: Request
     if chunked {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    let done = Instant::now();
-    let duration = done - started;
+    let duration = clock::now() - started;
     log::request(method, route, response.status(), duration);
     if front == Front::Public {
         app.metrics.request(method, route, response.status(), duration);
     }
-    (response.map(Body::from), done)
+    response.map(Body::from)
 }
 
 /// A request that is let through.
@@ -71,7 +70,7 @@ async fn admit(app: &App, crowded: bool, request: &mut Request<Body>) -> Result<
         return Ok(Admitted { body: Bytes::new(), place: None });
     }
     let Room { bytes_max, mut place } = routes::room(app, request.uri().path()).map_err(Problem::closing)?;
-    let read = within(app.limits.body, read(request.body_mut(), bytes_max, place.as_mut())).await;
+    let read = within(app.limits.body, pin!(read(request.body_mut(), bytes_max, place.as_mut()))).await;
     let late = |_| Err(Problem::new(Kind::RequestTimeout, "the body took too long to arrive").closing());
     let body = read.unwrap_or_else(late)?;
     if let Some(place) = &mut place
@@ -148,7 +147,7 @@ async fn read(body: &mut Body, bytes_max: usize, mut place: Option<&mut Place>) 
 }
 
 async fn respond(app: &App, front: Front, request: &Request<Bytes>) -> Response<Bytes> {
-    within(app.limits.handle, front.respond(app, request)).await.unwrap_or_else(|_| {
+    within(app.limits.handle, pin!(front.respond(app, request))).await.unwrap_or_else(|_| {
         tracing::error!(limit = ?app.limits.handle, "a request took too long to handle");
         let problem = Problem::new(Kind::HandlingTimeout, "the request took too long to handle; try again later");
         routes::refuse(request.uri().path(), problem)
@@ -156,11 +155,11 @@ async fn respond(app: &App, front: Front, request: &Request<Bytes>) -> Response<
 }
 
 /// [`timeout`] for what mostly is there at once: only then it costs a guest no look at the time.
-async fn within<F: Future>(limit: Duration, future: F) -> Result<F::Output, Elapsed> {
-    let mut future = pin!(future);
+async fn within<F: Future>(limit: Duration, mut future: Pin<&mut F>) -> Result<F::Output, Elapsed> {
     match poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await {
         Poll::Ready(output) => Ok(output),
-        Poll::Pending => timeout(limit, future).await,
+        // In a box: others need no room for a timer.
+        Poll::Pending => Box::pin(timeout(limit, future)).await,
     }
 }
 

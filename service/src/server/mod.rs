@@ -1,6 +1,7 @@
 //! Connections to requests, within bounds: the only place that knows hyper.
 
 mod capacity;
+mod clock;
 mod connection;
 mod exchange;
 mod front;

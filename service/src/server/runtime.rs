@@ -5,6 +5,8 @@ use std::io;
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
+use super::clock;
+
 /// Runs a future to its end.
 ///
 /// The future runs as a task. In tokio_wasi nothing wakes a sleeping runtime from inside it: a
@@ -18,7 +20,8 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().on_thread_unpark(|| _ = clock::now()).build()?;
     runtime.block_on(async {
         let (done, result) = oneshot::channel();
         tokio::spawn(async move {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::intake::Intake;
 use super::phase::{Phase, PhaseClock};
@@ -50,9 +50,9 @@ impl WatchedStream {
         self.socket().intake.begin_body(length);
     }
 
-    /// hyper is about to be given the answer, which was there at that time.
-    pub fn begin_answer(&self, at: Instant) {
-        self.clock.enter_at(Phase::Sending, at);
+    /// hyper is about to be given the answer.
+    pub fn begin_answer(&self) {
+        self.clock.enter(Phase::Sending);
     }
 
     /// Whether another request, or the beginning of one, has come behind the one that hyper has all
@@ -71,7 +71,8 @@ impl WatchedStream {
             return;
         }
         let _ = timeout(patience, async {
-            let mut rest = [0; 4096];
+            // Not in the future, which every connection carries along.
+            let mut rest = vec![0; 4096];
             while let Ok(Ok(1..)) = timeout(LINGER_PAUSE, self.read(&mut rest)).await {}
         })
         .await;

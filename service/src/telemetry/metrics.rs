@@ -2,22 +2,21 @@
 //! OpenTelemetry's conventions, in Prometheus's form.
 //!
 //! Counting goes through the handles of the `metrics` facade. Each is looked up once, so that a request
-//! costs two atomic additions and a search in a small map. What counts is `prometheus`, whose histograms
+//! costs a search in a small map and one of them. What counts is `prometheus`, whose histograms
 //! have their buckets at once: nothing has to be drained, and nothing grows with the requests.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use ::metrics::{
-    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, gauge, histogram, with_local_recorder,
-};
+use ::metrics::{Counter, Histogram, counter, describe_counter, describe_gauge, gauge, histogram, with_local_recorder};
 use http::StatusCode;
 use metrics_prometheus::Recorder;
 use metrics_prometheus::failure::strategy::NoOp;
 use prometheus::{HistogramOpts, HistogramVec, Registry, TextEncoder};
 
 use crate::store::PoolUsage;
+use crate::tally::{Counted, Tally};
 
 /// What cannot be registered or written; only a name that is wrong or given twice is a reason.
 pub type MetricsError = prometheus::Error;
@@ -58,8 +57,9 @@ type RequestKind = (u16, &'static str, &'static str);
 pub struct Metrics {
     recorder: Recorder<NoOp>,
     requests: Mutex<BTreeMap<RequestKind, Histogram>>,
-    active_requests: Gauge,
-    open_connections: Gauge,
+    // Their gauges are set when they are asked for: going up and down would cost a request more there.
+    active_requests: Tally,
+    queue_requests: Tally,
 }
 
 impl Metrics {
@@ -89,13 +89,17 @@ impl Metrics {
                 .buckets(INFERENCE_BUCKETS.to_vec()),
             &[],
         )?)?;
-        let (active_requests, open_connections) = with_local_recorder(&recorder, || {
+        with_local_recorder(&recorder, || {
             describe_all();
             gauge!(START_TIME).set(seconds_since_epoch());
             gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-            (gauge!(ACTIVE_REQUESTS), gauge!(OPEN_CONNECTIONS))
         });
-        Ok(Self { recorder, requests: Mutex::default(), active_requests, open_connections })
+        Ok(Self {
+            recorder,
+            requests: Mutex::default(),
+            active_requests: Tally::default(),
+            queue_requests: Tally::default(),
+        })
     }
 
     /// Counts an answered request. Method and route must be of few.
@@ -116,12 +120,7 @@ impl Metrics {
 
     /// A request is being handled, until what this gives is dropped.
     pub fn active_request(&self) -> Counted {
-        Counted::new(&self.active_requests)
-    }
-
-    /// A connection is open, until what this gives is dropped.
-    pub fn open_connection(&self) -> Counted {
-        Counted::new(&self.open_connections)
+        self.active_requests.enter()
     }
 
     /// A clock for each operation of a store, which is of the kind `system`.
@@ -152,24 +151,28 @@ impl Metrics {
     pub fn inference(&self) -> InferenceMetrics {
         with_local_recorder(&self.recorder, || InferenceMetrics {
             waited: histogram!(QUEUE_DURATION),
-            waiting: gauge!(QUEUE_REQUESTS),
+            waiting: self.queue_requests.clone(),
             refused: counter!(QUEUE_REFUSED),
         })
     }
 
-    /// All that was counted, as Prometheus reads it, with the database's connections if there are any.
+    /// All that was counted, as Prometheus reads it, with the connections of clients and to the database, if there
+    /// is one.
     ///
     /// # Errors
     /// See [`MetricsError`].
-    pub fn render(&self, pool: Option<PoolUsage>) -> Result<String, MetricsError> {
-        if let Some(PoolUsage { used, idle, waiting, timeouts }) = pool {
-            with_local_recorder(&self.recorder, || {
+    pub fn render(&self, connections: usize, pool: Option<PoolUsage>) -> Result<String, MetricsError> {
+        with_local_recorder(&self.recorder, || {
+            gauge!(ACTIVE_REQUESTS).set(self.active_requests.count() as f64);
+            gauge!(OPEN_CONNECTIONS).set(connections as f64);
+            gauge!(QUEUE_REQUESTS).set(self.queue_requests.count() as f64);
+            if let Some(PoolUsage { used, idle, waiting, timeouts }) = pool {
                 gauge!(POOL_CONNECTIONS, "db_client_connection_state" => "used").set(used as f64);
                 gauge!(POOL_CONNECTIONS, "db_client_connection_state" => "idle").set(idle as f64);
                 gauge!(POOL_PENDING).set(waiting as f64);
                 counter!(POOL_TIMEOUTS).absolute(timeouts);
-            });
-        }
+            }
+        });
         TextEncoder::new().encode_to_string(&self.recorder.registry().gather())
     }
 }
@@ -192,23 +195,6 @@ fn seconds_since_epoch() -> f64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
-/// One of what a gauge counts, for as long as it exists.
-#[derive(Debug)]
-pub struct Counted(Gauge);
-
-impl Counted {
-    fn new(gauge: &Gauge) -> Self {
-        gauge.increment(1.0);
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.decrement(1.0);
-    }
-}
-
 /// What a model's runs are counted by.
 #[derive(Debug)]
 pub struct ModelMetrics {
@@ -228,14 +214,14 @@ impl ModelMetrics {
 #[derive(Debug)]
 pub struct InferenceMetrics {
     waited: Histogram,
-    waiting: Gauge,
+    waiting: Tally,
     refused: Counter,
 }
 
 impl InferenceMetrics {
     /// A request waits for a model, or is in it, until what this gives is dropped.
     pub fn waiting(&self) -> Counted {
-        Counted::new(&self.waiting)
+        self.waiting.enter()
     }
 
     /// Counts a request that waited so long until its first rows were run.
@@ -281,7 +267,7 @@ mod tests {
     use crate::store::suite::block_on;
 
     fn rendered(metrics: &Metrics) -> String {
-        metrics.render(None).unwrap()
+        metrics.render(0, None).unwrap()
     }
 
     #[test]
@@ -322,15 +308,14 @@ mod tests {
     fn what_is_going_on_counts_until_it_is_over() {
         let metrics = Metrics::new().unwrap();
         let (first, second) = (metrics.active_request(), metrics.active_request());
-        let connection = metrics.open_connection();
         drop(first);
         let text = rendered(&metrics);
         assert!(text.contains("http_server_active_requests 1\n"), "{text}");
-        assert!(text.contains("http_server_open_connections 1\n"), "{text}");
-        drop((second, connection));
-        let text = rendered(&metrics);
-        assert!(text.contains("http_server_active_requests 0\n"), "{text}");
         assert!(text.contains("http_server_open_connections 0\n"), "{text}");
+        drop(second);
+        let text = metrics.render(3, None).unwrap();
+        assert!(text.contains("http_server_active_requests 0\n"), "{text}");
+        assert!(text.contains("http_server_open_connections 3\n"), "{text}");
     }
 
     #[test]
@@ -349,7 +334,7 @@ mod tests {
     fn a_pool_has_gauges_and_no_pool_has_none() {
         let metrics = Metrics::new().unwrap();
         assert!(!rendered(&metrics).contains("db_client_connection"));
-        let text = metrics.render(Some(PoolUsage { used: 3, idle: 2, waiting: 1, timeouts: 4 })).unwrap();
+        let text = metrics.render(0, Some(PoolUsage { used: 3, idle: 2, waiting: 1, timeouts: 4 })).unwrap();
         for line in [
             "db_client_connections{db_client_connection_state=\"used\"} 3\n",
             "db_client_connections{db_client_connection_state=\"idle\"} 2\n",
@@ -365,7 +350,7 @@ mod tests {
         let metrics = Metrics::new().unwrap();
         metrics.request("GET", "/livez", StatusCode::OK, Duration::ZERO);
         drop((metrics.operations("mysql"), metrics.model("digits", 1), metrics.inference()));
-        let text = metrics.render(Some(PoolUsage { used: 0, idle: 0, waiting: 0, timeouts: 0 })).unwrap();
+        let text = metrics.render(0, Some(PoolUsage { used: 0, idle: 0, waiting: 0, timeouts: 0 })).unwrap();
         let words = |line: &str| line.split(' ').nth(2).map(str::to_owned);
         let types: Vec<_> = text.lines().filter(|line| line.starts_with("# TYPE ")).filter_map(words).collect();
         let helps = text.lines().filter(|line| line.starts_with("# HELP ") && line.ends_with('.'));

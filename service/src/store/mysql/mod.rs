@@ -256,7 +256,12 @@ impl Mysql {
         Ok(())
     }
 
+    /// In a box, as every request would otherwise have to be as large as one that waits for a database.
     async fn run<O: Operation>(&self, operation: O) -> Result<O::Output, StoreError> {
+        Box::pin(self.attempts(operation)).await
+    }
+
+    async fn attempts<O: Operation>(&self, operation: O) -> Result<O::Output, StoreError> {
         let until = self.until();
         self.prepare(until).await?;
         let mut attempt = 1;
