@@ -83,6 +83,7 @@ fn real(name: &CStr) -> Option<Function> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
     use std::thread;
 
     use super::*;
@@ -96,7 +97,9 @@ mod tests {
 
     #[test]
     fn locks_are_taken_where_there_are_threads() {
-        // SAFETY: no other test's thread holds one of them; and there are threads, this test's own among them.
+        let (stay, told_to_end) = mpsc::channel::<()>();
+        let other = thread::spawn(move || told_to_end.recv());
+        // SAFETY: no other test holds one of them.
         unsafe { leave_out() };
         let mut lock = libc::PTHREAD_RWLOCK_INITIALIZER;
         let lock = &raw mut lock;
@@ -112,6 +115,8 @@ mod tests {
             assert_eq!(thread::spawn(busy).join().unwrap(), libc::EBUSY);
             assert_eq!(pthread_rwlock_unlock(lock as *mut pthread_rwlock_t), 0);
         }
+        drop(stay);
+        assert!(other.join().unwrap().is_err(), "it was there all the time");
     }
 
     #[test]

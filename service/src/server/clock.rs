@@ -2,7 +2,7 @@
 //!
 //! As in other servers with an event loop, what begins in a turn of the loop begins at the time that was last
 //! looked at: when the turn began, or when the last answer was ready. That is when its client began to wait
-//! for us, too.
+//! for us, too. Bounds are not for it: a loop that is never idle begins no new turn.
 
 use std::cell::Cell;
 
@@ -20,7 +20,7 @@ pub fn now() -> Instant {
     now
 }
 
-/// The time of the last look, which is of this turn of the loop where [`now`] is called after each sleep.
+/// The time of the last look. The runtime looks after each sleep, and the server for each answer.
 pub fn latest() -> Instant {
     LATEST.get().unwrap_or_else(now)
 }

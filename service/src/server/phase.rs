@@ -22,7 +22,8 @@ pub enum Phase {
 /// The phase of one connection, shared by those who see it change: the stream sees the first byte
 /// come and the last one go, the service sees the request and the answer.
 ///
-/// Most requests go through all phases in one turn of the loop. So a phase begins when somebody asks for it.
+/// Most requests go through all phases in one turn of the loop, and a guest pays for each look at the time. So a
+/// phase begins when somebody asks for it.
 #[derive(Debug)]
 pub struct PhaseClock(Mutex<Now>);
 
@@ -36,7 +37,7 @@ struct Now {
 impl PhaseClock {
     /// A connection that was just accepted.
     pub fn new() -> Self {
-        Self(Mutex::new(Now { phase: Phase::Silent, since: None }))
+        Self(Mutex::new(Now { phase: Phase::Silent, since: Some(clock::now()) }))
     }
 
     fn now(&self) -> MutexGuard<'_, Now> {
@@ -45,8 +46,13 @@ impl PhaseClock {
 
     /// The phase, and when it began.
     pub fn get(&self) -> (Phase, Instant) {
-        let mut now = self.now();
-        (now.phase, *now.since.get_or_insert_with(clock::latest))
+        let Now { phase, since } = &mut *self.now();
+        let since = since.get_or_insert_with(|| match phase {
+            // Since the answer, whose time was looked at in this turn.
+            Phase::Silent => clock::latest(),
+            Phase::Head | Phase::Handling | Phase::Sending => clock::now(),
+        });
+        (*phase, *since)
     }
 
     /// A phase begins.
@@ -68,16 +74,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_phase_begins_in_the_turn_in_which_it_was_entered() {
-        let (phases, start) = (PhaseClock::new(), clock::now());
-        assert_eq!(phases.get(), (Phase::Silent, start));
-        let second = clock::now();
+    fn a_phase_begins_when_it_is_asked_for_first() {
+        let phases = PhaseClock::new();
+        let (phase, start) = phases.get();
+        assert_eq!((phase, start), (Phase::Silent, clock::latest()));
+        clock::now();
         phases.advance(Phase::Head, Phase::Handling);
         assert_eq!(phases.get(), (Phase::Silent, start), "it was not in that phase, and asking begins nothing");
         phases.advance(Phase::Silent, Phase::Head);
-        assert_eq!(phases.get(), (Phase::Head, second));
-        phases.enter(Phase::Head);
-        let third = clock::now();
-        assert_eq!(phases.get(), (Phase::Head, third), "it begins anew");
+        let before = clock::latest();
+        let (phase, since) = phases.get();
+        assert!(phase == Phase::Head && since >= before && since == clock::latest(), "the time was looked at");
+        assert_eq!(phases.get(), (Phase::Head, since));
+    }
+
+    #[test]
+    fn silence_begins_with_the_answer() {
+        let phases = PhaseClock::new();
+        phases.enter(Phase::Sending);
+        let answered = clock::now();
+        phases.advance(Phase::Sending, Phase::Silent);
+        assert_eq!(phases.get(), (Phase::Silent, answered));
     }
 }
