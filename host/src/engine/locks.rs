@@ -1,9 +1,8 @@
 //! WasmEdge's locks for readers and writers, left out where there is nobody to share with.
 //!
-//! WasmEdge is made for several threads that use one instance. So compiled code that calls a function by its
-//! number in a table, copies memory or calls the host has it take such a lock, up to three times each: a hundred
-//! times for a small request. A worker has one thread, so that none of them ever protects anything; but each costs
-//! two atomic operations.
+//! WasmEdge is made for several threads that use one instance. So it takes such a lock whenever compiled code calls
+//! a function by its number in a table, and three whenever it calls the host: 26 for a small request, counted. A
+//! worker has one thread, so that none of them ever protects anything; but each costs two atomic operations.
 //!
 //! The dynamic linker looks a name up in the program first (ld.so(8)), so that the functions below stand before the
 //! C library's (pthread_rwlock_rdlock(3p) and its like) for all libraries of the process. They do nothing as long as
